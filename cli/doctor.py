@@ -1,0 +1,71 @@
+"""llmfleet doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet, complete_inventory_nodes
+from llmfleet.cli.output import console, echo_json
+from llmfleet.cli.progress import plain_progress
+from llmfleet.cli.render.doctor import render_doctor
+from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory, workspace_folder
+from llmfleet.launch.doctor import examine as operation
+from llmfleet.launch.events import Note, Observer
+from llmfleet.launch.fleet import Fleet
+
+if TYPE_CHECKING:
+    from llmfleet.planner.inventory.model import Node
+
+FAILED, UNREACHABLE = 1, 3
+
+
+def doctor(
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE…]", help="Only these.", autocompletion=complete_inventory_nodes)
+    ] = None,
+    inventory: InventoryOption = DEFAULT_INVENTORY,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every node of the inventory, also those that the plan leaves out.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also the checks that passed.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Check every node before anything changes.
+
+    Changes nothing. What up checks first is this; without a plan, what needs none is checked. Exits 1 when a check
+    failed, 3 when a node could not be reached; warnings are fine. --quiet only sets the exit code.
+
+    \b
+    Examples:
+      llmfleet doctor                  every node of the plan
+      llmfleet doctor a800-0 --verbose
+      llmfleet doctor --all --json | jq '.nodes[] | {name, bad: [.results[] | select(.status == "fail")]}'
+    """
+    fleet = _fleet(inventory, plain_progress(quiet=quiet))
+    chosen = _chosen(fleet, nodes or [], everything=everything)
+    report = operation.examine(fleet, chosen)
+    if as_json:
+        echo_json(report)
+    elif not quiet:
+        console().print(render_doctor(report, fleet.inventory.cluster, verbose=verbose))
+    return UNREACHABLE if report.unreachable else 0 if report.ok else FAILED
+
+
+def _fleet(inventory: Path, observe: Observer) -> Fleet:
+    if plan_path(inventory).exists():
+        return load_fleet(inventory, observe)
+    observe(Note("", f"{inventory} has no plan yet: only what needs none is checked", "warning"))
+    read = read_inventory(inventory, nodes_only=True)
+    return Fleet(read, operation.without_plan(read), workspace_folder(inventory), observe)
+
+
+def _chosen(fleet: Fleet, names: list[str], *, everything: bool) -> list[Node]:
+    if names:
+        return [fleet.inventory.node(name) for name in dict.fromkeys(names)]  # raises for a name that nobody knows
+    if everything or not fleet.plan.instances:
+        return [n for n in fleet.inventory.nodes if not n.exclude]
+    return list(fleet.planned_nodes())

@@ -1,0 +1,1 @@
+"""Inventories written from the machines themselves."""

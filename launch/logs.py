@@ -1,0 +1,41 @@
+"""A process's output, read or followed over SSH."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmfleet.launch.fleet import Fleet, node_folder
+from llmfleet.launch.transport import open_transport
+from llmfleet.planner.errors import CommandError, UnknownNameError
+from llmfleet.planner.near import nearest
+
+
+def logs(fleet: Fleet, instance: str, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    """Lines of an instance's output, or of "router" or "ray-head". Ends when the file ends, or never with `follow`."""
+    node = fleet.inventory.node(_node_of(fleet, instance))
+    transport = open_transport(node)
+    try:
+        folder = node_folder(node, fleet.inventory.cluster, transport.home())
+        path = f"{folder.process(instance)}/log"
+        if not transport.run(("test", "-r", path)).ok:
+            path = f"{folder.logs}/{instance}.log"
+        if not transport.run(("test", "-r", path)).ok:
+            raise CommandError(
+                f"{instance} has no output yet", node=node.name, hint="llmfleet status shows whether it runs."
+            )
+        tail = ("tail", "-n", str(lines), *(("-F",) if follow else ()), "--", path)
+        stream = transport.stream(tail)
+        try:
+            yield from stream.lines()
+        finally:
+            stream.close()
+    finally:
+        transport.close()
+
+
+def _node_of(fleet: Fleet, name: str) -> str:
+    homes = {i.id: i.nodes[0] for i in fleet.plan.instances}
+    homes |= {"router": fleet.plan.head, "ray-head": fleet.plan.head}
+    if name not in homes:
+        raise UnknownNameError("instance", name, nearest(name, homes), hint="llmfleet status lists them.")
+    return homes[name]

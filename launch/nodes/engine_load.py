@@ -1,0 +1,64 @@
+"""Requests in flight: what the engines count, and what the router still has open to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from llmfleet.launch.nodes.fetch import fetch_on_head
+from llmfleet.launch.nodes.live import probe_nodes
+from llmfleet.launch.nodes.probe import NodeProbe
+from llmfleet.launch.router.state import clusters_url, parse_clusters
+from llmfleet.launch.session import Session
+from llmfleet.planner.errors import StateError
+from llmfleet.planner.plan import Instance
+from llmfleet.planner.ports import address_of
+
+OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RouterLoad:
+    """One instance as the router counts it: requests now, and tries since the router started."""
+
+    active: int = 0
+    total: int = 0
+    flags: tuple[str, ...] = ()  # why it gets no requests, in Envoy's words; empty: it does
+
+
+def in_flight(session: Session, engines: Iterable[tuple[str, str]]) -> Mapping[str, int]:
+    """Of engines by node and name: the larger of what it and the router count; where it is away, the router's count."""
+    engines = tuple(engines)
+    loads = router_loads(session) or {}
+    probes = probe_nodes(session, {node for node, _ in engines if node in session.transports})
+    counted = {}
+    for node, name in engines:
+        metrics = probes.get(node, NodeProbe()).engines.get(name)
+        engine = (metrics.running or 0) + (metrics.waiting or 0) if metrics else 0
+        counted[name] = max(engine, loads.get(name, RouterLoad()).active)
+    return counted
+
+
+def router_loads(session: Session) -> Mapping[str, RouterLoad] | None:
+    """By instance; None where the router does not answer. An instance in several clusters counts in each."""
+    if session.fleet.plan.head not in session.transports:
+        return None
+    page = fetch_on_head(session, clusters_url(session.fleet.plan.router.admin_port))
+    try:
+        traffic = parse_clusters(page.body) if page.status == OK else None
+    except StateError:
+        return None
+    if traffic is None:
+        return None
+    loads: dict[str, RouterLoad] = {}
+    for seen in traffic:
+        known = loads.get(seen.instance, RouterLoad())
+        flags = tuple(sorted({*known.flags, *seen.flags}))
+        loads[seen.instance] = RouterLoad(known.active + seen.active, known.total + seen.total, flags)
+    return loads
+
+
+def address(session: Session, instance: Instance) -> str:
+    """The engine's own address: ip:port where the name could be resolved."""
+    node = session.node(instance.nodes[0])
+    return f"{session.addresses.get(node.name, address_of(node))}:{instance.port}"

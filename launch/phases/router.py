@@ -1,0 +1,152 @@
+"""The router on the head node: its files, changed only where they differ, and its process."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from llmfleet.launch.change.steps import Step
+from llmfleet.launch.engine_key import engine_key
+from llmfleet.launch.events import Note
+from llmfleet.launch.fleet import Fleet
+from llmfleet.launch.nodes.process import Process
+from llmfleet.launch.nodes.processes import last_line
+from llmfleet.launch.router.clients import ClientKey, masked, read_keys
+from llmfleet.launch.router.config import router_files
+from llmfleet.launch.router.process import HOT_RESTART, router_process
+from llmfleet.launch.router.tls import Certificate, read_certificate
+from llmfleet.launch.router.validate import merged_static, validate_command
+from llmfleet.launch.router.xds import from_yaml, to_yaml
+from llmfleet.launch.session import Session
+from llmfleet.planner.errors import CommandError
+from llmfleet.planner.plan import Plan
+from llmfleet.planner.ports import address_of
+
+CHECKED = "checked.yaml"
+CLUSTERS = "xds/cds.yaml"
+SETTLE_S = 1.0  # the router reads a file within tens of milliseconds of the rename
+PROCESS_NAME = "router"
+STOP_GRACE_S = 10.0
+
+
+def desired_files(session: Session, plan: Plan | None = None, leaving: Collection[str] = ()) -> Mapping[str, str]:
+    """The router's files by path below its folder. Instances on nodes out of rotation, and those that are `leaving`,
+    are drained, not removed: their streams go on, and undraining is a change of one word.
+
+    `plan`: what is to be served now, where that is not the fleet's plan, see launch/change/roll_router.py.
+    """
+    plan = plan or session.fleet.plan
+    out = session.store.value.out_of_rotation
+    return router_files(
+        plan,
+        hosts=node_addresses(session),
+        folder=session.folders[plan.head].router,
+        draining=frozenset(i.id for i in plan.instances if out & set(i.nodes) or i.id in leaving),
+        keys=client_keys(session.fleet),
+        certificate=certificate(session.fleet),
+        engine_key=engine_key(session.fleet),
+    )
+
+
+def certificate(fleet: Fleet) -> Certificate | None:
+    """As the files on this machine have it; None for plain HTTP. Raises InputError."""
+    wanted = fleet.inventory.router.tls
+    if wanted is None:
+        return None
+    folder = fleet.folder.parent
+    return read_certificate(folder / Path(wanted.certificate).expanduser(), folder / Path(wanted.key).expanduser())
+
+
+def client_keys(fleet: Fleet) -> tuple[ClientKey, ...] | None:
+    """As the file on this machine has them; None where anybody may ask. Raises InputError."""
+    place = fleet.inventory.router.keys_file
+    if place is None:
+        return None
+    path = fleet.folder.parent / Path(place).expanduser()
+    keys = read_keys(path)
+    if path.stat().st_mode & 0o077:
+        fleet.observe(Note("", f"others on this machine can read the keys in {path}: chmod 600 {path}", "warning"))
+    return keys
+
+
+def node_addresses(session: Session) -> dict[str, str]:
+    """Every planned node's address; of those not reached, what the inventory says."""
+    known = {n.name: address_of(n) for n in session.fleet.planned_nodes()}
+    return {**known, **session.addresses}
+
+
+def desired_process(session: Session) -> Process:
+    plan = session.fleet.plan
+    folder = session.folders[plan.head]
+    return router_process(plan, session.node(plan.head), folder.router, folder.script(HOT_RESTART))
+
+
+def file_steps(session: Session, files: Mapping[str, str] | None = None) -> list[Step]:
+    """One step: what differs is validated as a whole, then renamed into place. `files`: desired_files by default."""
+    wanted = desired_files(session) if files is None else files
+    changed: list[str] = []
+
+    def needed() -> bool:
+        changed[:] = differing(session, wanted)
+        return bool(changed)
+
+    def apply() -> None:
+        put_files(session, wanted, changed)
+
+    return [Step(session.fleet.plan.head, "router configuration", needed, apply)]
+
+
+def put_files(session: Session, files: Mapping[str, str], changed: Sequence[str]) -> None:
+    """In the order of router_files: clusters before the routes to them. Clusters that are no more go last, since
+    until then the old routes lead to them."""
+    head = session.fleet.plan.head
+    transport, folder = session.transports[head], session.folders[head].router
+    validate(session, files)
+    found = transport.get(f"{folder}/{CLUSTERS}") if CLUSTERS in changed else None
+    both = with_old_clusters(found.decode(errors="replace"), files[CLUSTERS]) if found else None
+    for name in changed:
+        text = both if name == CLUSTERS and both else files[name]
+        transport.put(text.encode(), f"{folder}/{name}")
+    if both:
+        time.sleep(SETTLE_S)
+        transport.put(files[CLUSTERS].encode(), f"{folder}/{CLUSTERS}")
+
+
+def with_old_clusters(old: str, new: str) -> str | None:
+    """The new clusters and those of the old that they lack; None where they lack none."""
+    try:
+        before = from_yaml(old)["resources"]
+        body = from_yaml(new)
+        names = {cluster["name"] for cluster in body["resources"]}
+        gone = [cluster for cluster in before if cluster["name"] not in names]
+    except (yaml.YAMLError, KeyError, TypeError):  # what is there is not ours
+        return None
+    return to_yaml({**body, "resources": [*body["resources"], *gone]}) if gone else None
+
+
+def differing(session: Session, files: Mapping[str, str]) -> list[str]:
+    """Files whose content on the head is not the wanted one, by one sha256sum over all of them."""
+    head = session.fleet.plan.head
+    folder = session.folders[head].router
+    answer = session.transports[head].run(("sha256sum", "--", *(f"{folder}/{name}" for name in files)))
+    seen = {path: digest for digest, _, path in (line.partition("  ") for line in answer.stdout.splitlines())}
+    return [n for n, text in files.items() if seen.get(f"{folder}/{n}") != hashlib.sha256(text.encode()).hexdigest()]
+
+
+def validate(session: Session, files: Mapping[str, str]) -> None:
+    """Raises CommandError with Envoy's own words where it would not take the files; nothing was changed then."""
+    head = session.fleet.plan.head
+    transport, path = session.transports[head], f"{session.folders[head].router}/{CHECKED}"
+    transport.put(merged_static(masked(files, secrets.token_bytes(16))).encode(), path)
+    answer = transport.run(validate_command(session.node(head), path), timeout=60)
+    if not answer.ok:
+        raise CommandError(
+            f"Envoy does not accept the router configuration: {last_line(answer)}",
+            node=head,
+            hint="`llmfleet router show` prints it. The running router keeps its old configuration.",
+        )

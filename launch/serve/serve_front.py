@@ -1,0 +1,107 @@
+"""The plan as one application of Ray Serve: every kind of instance a deployment, one ingress in front of them all.
+
+`serve deploy serve.yaml` builds it from `app(args)`. Paths are /KIND/v1/… for a kind of instance, as its engine has
+them, /KIND/health, and /v1/rag for the chain embed, rerank, generate. Every deployment answers `ask`: first one
+dictionary with the status and the type of what follows, when the first piece of the answer is there; then its text.
+Needs nothing but ray[serve] here; serve_vllm.py, beside it, has what needs vLLM. Serve pickles an ingress with what its
+module has defined so far, so that the rest is in modules of its own.
+"""
+
+import asyncio
+import logging
+from typing import Any, Dict, List, Optional
+
+from fastapi import FastAPI, Request
+from ray import serve
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from serve_engine import Engine
+from serve_pieces import Json, Pieces, error_text, head_of, refusal, respond
+from serve_rag import Rag
+from starlette.responses import Response
+
+TRIES = 3  # of a request whose replica died before it answered
+GONE = (RayActorError, DeploymentUnavailableError)
+ENGINE_DEAD = "EngineDeadError"  # vLLM's own word, wrapped by Ray
+http = FastAPI()
+
+
+def app(args: Json) -> Any:
+    """`args`: {"kinds": {KIND: {"names": […], "llm_config": {…}} or {"names": […], "engine": {…}, "options": {…}}},
+    "rag": {…} or None, "ingress": {…}}."""
+    handles: Json = {}
+    names: Json = {}
+    for kind, spec in args["kinds"].items():
+        names[kind] = spec["names"]
+        if "llm_config" in spec:
+            from serve_vllm import deployment
+
+            handles[kind] = deployment(spec["llm_config"])
+        else:
+            handles[kind] = serve.deployment(Engine, name=kind, **spec["options"]).bind(**spec["engine"])
+    front: Any = Ingress
+    return front.options(**args["ingress"]).bind(handles, names, args["rag"])
+
+
+@serve.deployment(name="ingress", max_ongoing_requests=100_000)
+@serve.ingress(http)
+class Ingress:
+    def __init__(self, handles: Json, names: Dict[str, List[str]], rag: Optional[Json]) -> None:
+        self.handles = {kind: handle.options(stream=True) for kind, handle in handles.items()}
+        self.names = names
+        self.rag = Rag(self, **rag) if rag else None
+        self.alive = set(handles)
+        self.looking: Optional["asyncio.Task[None]"] = None
+
+    @http.post("/v1/rag")  # type: ignore[untyped-decorator]
+    async def answer_with_passages(self, request: Request) -> Any:
+        if self.rag is None:
+            return refusal(404, "this fleet has no embedding, ranking and generating service")
+        return await self.rag.answer(await request.json())
+
+    @http.get("/{kind}/health")  # type: ignore[untyped-decorator]
+    async def health(self, kind: str) -> Any:
+        """Whether the kind has a running replica, as the controller said last: a check must not wait for it."""
+        if self.looking is None or self.looking.done():
+            self.looking = asyncio.create_task(self.look())
+        return Response(status_code=200 if kind in self.alive else 503)
+
+    async def look(self) -> None:
+        """While the controller is away, what it said last is what is known: replicas serve on without it."""
+        try:
+            applications = (await asyncio.to_thread(serve.status)).applications.values()
+            running = {n for a in applications for n, d in a.deployments.items() if d.replica_states.get("RUNNING")}
+            self.alive = {kind for kind in self.handles if kind in running}
+        except Exception as error:  # whatever it is
+            logging.getLogger("ray.serve").warning("the controller did not answer: %s", error)
+        await asyncio.sleep(1.0)
+
+    @http.post("/{kind}/{path:path}")  # type: ignore[untyped-decorator]
+    async def forward(self, kind: str, path: str, request: Request) -> Any:
+        if kind not in self.handles:
+            return refusal(404, "no kind of instance is called %s: %s" % (kind, ", ".join(self.handles)))
+        body = await request.json()
+        if body.get("model") not in (None, *self.names[kind]):
+            return refusal(404, "%s does not serve %s" % (kind, body["model"]))
+        return await respond(self.ask(kind, "/" + path, body, request.headers.get("x-session-id", "")))
+
+    async def ask(self, kind: str, path: str, body: Json, session: str = "") -> Pieces:
+        """Pieces of the answer. A replica that dies before its first piece has the request asked of another."""
+        handle = self.handles[kind].options(session_id=session) if session else self.handles[kind]
+        for left in reversed(range(TRIES)):
+            begun = False
+            try:
+                async for piece in handle.ask.remote(path, body):
+                    begun = True
+                    yield piece
+                return
+            except BackPressureError:
+                yield head_of(503)
+                yield error_text(503, "%s is full" % kind)
+                return
+            except (*GONE, RayTaskError) as error:
+                if begun or not (isinstance(error, GONE) or ENGINE_DEAD in str(error)):
+                    raise
+                if not left:
+                    yield head_of(503)
+                    yield error_text(503, "replicas of %s died" % kind)

@@ -1,0 +1,236 @@
+"""What is there, beside what the plan says should be there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from llmfleet.launch.change import desired
+from llmfleet.launch.fleet import Fleet
+from llmfleet.launch.nodes.engine_load import RouterLoad, address, router_loads
+from llmfleet.launch.nodes.live import probe_nodes
+from llmfleet.launch.nodes.probe import NodeProbe
+from llmfleet.launch.phases import connect, ray, router
+from llmfleet.launch.phases.verify import router_url
+from llmfleet.launch.results import FleetStatus, InstanceStatus, NodeStatus, RayStatus, RouterStatus
+from llmfleet.launch.router.clusters import is_ip
+from llmfleet.launch.session import Session, open_session
+from llmfleet.planner.errors import FleetError, TransportError
+from llmfleet.planner.plan import Instance
+
+LIVING = {"starting": "starting", "healthy": "healthy", "unhealthy": "unhealthy", "stopping": "draining"}
+
+
+def status(fleet: Fleet) -> FleetStatus:
+    """Never raises for a node that is away: it is shown as unreachable. Changes nothing, takes no lock."""
+    with open_session(fleet) as session:
+        session.connect(fleet.planned_nodes())
+        return look(session)
+
+
+def look(session: Session) -> FleetStatus:
+    """Over the connections that there are; what has none is unreachable."""
+    fleet, nodes = session.fleet, session.fleet.planned_nodes()
+    adopt(session)
+    resolve(session)
+    probes = probe_nodes(session, [n.name for n in session.reached(nodes)])
+    instances = tuple(instance_status(session, i, probes) for i in fleet.plan.instances)
+    node_states = tuple(node_status(session, n.name, instances, probes) for n in nodes)
+    loads = loads_seen(session, probes)
+    router_state = router_status(session, probes, loads)
+    ray_state = ray_status(session, probes)
+    problems = find_problems(session, node_states, instances, router_state, ray_state)
+    problems += unreached(session, instances, loads)
+    return FleetStatus(
+        fleet.inventory.cluster,
+        fleet.plan.hash,
+        not problems,
+        node_states,
+        instances,
+        router_state,
+        ray_state,
+        problems,
+    )
+
+
+def adopt(session: Session) -> None:
+    try:
+        session.adopt_state_from_head()
+    except TransportError as error:
+        session.lose(session.fleet.plan.head, error)
+    except FleetError as error:
+        session.note(error.message, node=session.fleet.plan.head, level="warning")
+    if (broken := session.store.broken) is not None:
+        session.note(f"{broken.message}; what is drained is not known. {broken.hint}", level="warning")
+        session.store.forget_broken()
+
+
+def resolve(session: Session) -> None:
+    """Addresses as the head sees them; where it is away, as the inventory writes them."""
+    if session.fleet.plan.head not in session.transports:
+        return
+    try:
+        nodes = [n for n in session.fleet.planned_nodes() if not is_ip(session.addresses.get(n.name, ""))]
+        connect.resolve_addresses(session, nodes)
+    except FleetError as error:
+        session.note(error.message, node=error.node, level="warning")
+
+
+def instance_status(session: Session, instance: Instance, probes: Mapping[str, NodeProbe]) -> InstanceStatus:
+    first = instance.nodes[0]
+    url = f"http://{address(session, instance)}"
+    away = [n for n in instance.nodes if n not in probes]
+    common = (instance.id, instance.service, instance.nodes, instance.gpus)
+    if first in away:
+        return InstanceStatus(*common, "unhealthy", url, reason=f"{', '.join(away)} unreachable")
+    process = probes[first].processes.get(instance.id)
+    metrics = probes[first].engines.get(instance.id)
+    state = LIVING.get(process.state, "stopped") if process else "stopped"
+    out = session.store.value.out_of_rotation & set(instance.nodes)
+    if state in ("starting", "healthy") and out & set(session.store.value.draining):
+        state = "draining"
+    reason = process.reason if process else "not started"
+    if away:
+        reason = f"{', '.join(away)} unreachable"
+    elif state == "stopped" and out:
+        reason = f"{', '.join(sorted(out))} drained"
+    return InstanceStatus(
+        *common,
+        state,  # type: ignore[arg-type]  # LIVING's values are the states
+        url,
+        running=metrics.running if metrics else None,
+        waiting=metrics.waiting if metrics else None,
+        kv_usage=metrics.kv_usage if metrics else None,
+        prefix_hit_rate=metrics.prefix_hit_rate if metrics else None,
+        kv_tokens=metrics.kv_tokens if metrics else None,
+        prompt_tokens=metrics.prompt_tokens if metrics else None,
+        generated_tokens=metrics.generated_tokens if metrics else None,
+        restarts=process.restarts if process else 0,
+        reason="" if state == "healthy" and not away else reason,
+    )
+
+
+def node_status(
+    session: Session, name: str, instances: tuple[InstanceStatus, ...], probes: Mapping[str, NodeProbe]
+) -> NodeStatus:
+    found = _node_state(session, name, instances)
+    gpus = probes[name].gpus if name in probes else ()
+    return replace(found, accelerators=session.node(name).gpus or "", gpus=gpus)
+
+
+def _node_state(session: Session, name: str, instances: tuple[InstanceStatus, ...]) -> NodeStatus:
+    state = session.store.value
+    mine = [i for i in instances if name in i.nodes]
+    ids = tuple(i.id for i in mine)
+    host = session.node(name).host
+    if name in state.drained:  # somebody may have switched it off since
+        reason = f"unreachable: {session.lost[name].message}" if name in session.lost else ""
+        return NodeStatus(name, host, "drained", ids, reason)
+    if name in session.lost:
+        return NodeStatus(name, host, "unreachable", ids, session.lost[name].message)
+    bad = [i for i in mine if i.state != "healthy"]
+    if bad:
+        return NodeStatus(name, host, "degraded", ids, ", ".join(f"{i.id} is {i.state}" for i in bad))
+    return NodeStatus(name, host, "ready", ids)
+
+
+def loads_seen(session: Session, probes: Mapping[str, NodeProbe]) -> Mapping[str, RouterLoad] | None:
+    process = probes.get(session.fleet.plan.head, NodeProbe()).processes.get(router.PROCESS_NAME)
+    if process is None or not process.alive:
+        return None
+    try:
+        return router_loads(session)
+    except FleetError as error:
+        session.note(error.message, node=session.fleet.plan.head, level="warning")
+        return None
+
+
+def router_status(
+    session: Session, probes: Mapping[str, NodeProbe], loads: Mapping[str, RouterLoad] | None
+) -> RouterStatus:
+    plan = session.fleet.plan
+    url = router_url(session)
+    if plan.head not in probes:
+        return RouterStatus(plan.head, url, "unreachable", reason=f"{plan.head} is unreachable")
+    process = probes[plan.head].processes.get(router.PROCESS_NAME)
+    if process is None or not process.alive:
+        return RouterStatus(plan.head, url, "stopped", reason=process.reason if process else "not started")
+    if loads is None or process.state != "healthy":
+        return RouterStatus(plan.head, url, "unhealthy", reason=process.reason or "its admin address does not answer")
+    return RouterStatus(
+        plan.head,
+        url,
+        "healthy",
+        requests={name: load.total for name, load in loads.items()},
+        active={name: load.active for name, load in loads.items()},
+        reached=tuple(sorted(name for name, load in loads.items() if not load.flags)),
+    )
+
+
+def ray_status(session: Session, probes: Mapping[str, NodeProbe]) -> RayStatus | None:
+    """None where no instance runs in Ray."""
+    plan = session.fleet.plan
+    wanted = desired.active_instances(plan, [n for n in probes if n not in session.store.value.drained])
+    node_of = {n: session.node(n) for n in probes}
+    if plan.head not in probes:
+        return None
+    members = desired.ray_processes(plan, wanted, node_of, session.folders, session.addresses)
+    processes = [p for p in members if p.kind != "rank"]
+    if not processes:
+        return None
+    head = probes[plan.head].processes.get(processes[0].name)
+    if head is None or not head.alive:
+        return RayStatus(plan.head, (), "stopped", "not started")
+    try:
+        present = ray.ray_nodes(session, processes[0])
+    except FleetError:
+        present = None
+    missing = {p.node for p in processes[1:]} - set(present or ())
+    reason = (
+        "the Ray head does not answer"
+        if present is None
+        else f"missing: {', '.join(sorted(missing))}"
+        if missing
+        else ""
+    )
+    return RayStatus(plan.head, present or (), "unhealthy" if reason else "healthy", reason)
+
+
+def find_problems(
+    session: Session,
+    nodes: tuple[NodeStatus, ...],
+    instances: tuple[InstanceStatus, ...],
+    router_state: RouterStatus,
+    ray_state: RayStatus | None,
+) -> tuple[str, ...]:
+    """Sentences; drained nodes and what they carry are as they should be."""
+    out = session.store.value.out_of_rotation
+    problems = [f"{n.name} is unreachable: {n.reason}" for n in nodes if n.state == "unreachable"]
+    problems += [
+        f"{i.id} is {i.state}" + (f": {i.reason}" if i.reason else "")
+        for i in instances
+        if i.state != "healthy" and not out & set(i.nodes)
+    ]
+    if router_state.state != "healthy":
+        problems.append(f"the router is {router_state.state}: {router_state.reason}")
+    if ray_state is not None and ray_state.state != "healthy":
+        problems.append(f"Ray is {ray_state.state}: {ray_state.reason}")
+    planned = session.store.value.plan_hash
+    if planned and planned != session.fleet.plan.hash:
+        problems.append(
+            f"up ran with plan {planned}, the plan is now {session.fleet.plan.hash}: `llmfleet up` applies it"
+        )
+    return tuple(problems)
+
+
+def unreached(
+    session: Session, instances: tuple[InstanceStatus, ...], loads: Mapping[str, RouterLoad] | None
+) -> tuple[str, ...]:
+    """Engines that are well and still get no requests, since the router's own health check does not reach them."""
+    out = session.store.value.out_of_rotation
+    healthy = [i.id for i in instances if i.state == "healthy" and not out & set(i.nodes)]
+    return tuple(
+        f"the router does not reach {name}: {', '.join(loads[name].flags)}"
+        for name in healthy
+        if loads is not None and name in loads and loads[name].flags
+    )

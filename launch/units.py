@@ -1,0 +1,85 @@
+"""A systemd unit that keeps `llmfleet watch` running."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmfleet.launch.record.state import write_atomically
+from llmfleet.planner.errors import InputError
+
+SYSTEM, USER = Path("/etc/systemd/system"), Path("~/.config/systemd/user")
+
+
+def unit_name(cluster: str) -> str:
+    return f"llmfleet-watch-{cluster}.service"
+
+
+def unit_text(cluster: str, argv: Sequence[str], folder: Path, *, system: bool) -> str:
+    """`folder`: of the inventory; only what lies in .llmfleet there is written to."""
+    hardened = [
+        "NoNewPrivileges=yes",
+        "PrivateTmp=yes",
+        "ProtectSystem=strict",
+        f"ReadWritePaths={quoted(str(folder))}",
+    ]
+    return "\n".join(
+        [
+            "[Unit]",
+            f"Description=llmfleet watch of {escaped(cluster)}",
+            "Wants=network-online.target",
+            "After=network-online.target",
+            "",
+            "[Service]",
+            f"ExecStart={' '.join(quoted(word) for word in argv)}",
+            f"WorkingDirectory={escaped(str(folder))}",
+            "Restart=always",
+            "RestartSec=10",
+            "UMask=0077",
+            *(hardened if system else []),
+            "",
+            "[Install]",
+            f"WantedBy={'multi-user' if system else 'default'}.target",
+            "",
+        ]
+    )
+
+
+def escaped(text: str) -> str:
+    """Specifiers begin with a percent sign: man systemd.unit."""
+    if any(ord(c) < 32 for c in text):
+        raise InputError(f"{text!r} cannot stand in a unit file", hint="Move the inventory to a path without it.")
+    return text.replace("%", "%%")
+
+
+def quoted(word: str) -> str:
+    """One word of a command line: man systemd.service, COMMAND LINES."""
+    body = escaped(word).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    return f'"{body}"' if not body or set(body) & set(" '\"\\;") else body
+
+
+def install(cluster: str, text: str, *, system: bool) -> Path:
+    """Raises InputError where systemd does not like it, or it cannot be written."""
+    path = (SYSTEM if system else USER).expanduser() / unit_name(cluster)
+    try:
+        write_atomically(path, text.encode())
+        path.chmod(0o644)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}", hint="--print-unit prints it.") from None
+    if problem := complaint(path, system=system):
+        path.unlink()
+        raise InputError(f"systemd does not accept the unit: {problem}", hint="--print-unit prints it.")
+    return path
+
+
+def complaint(path: Path, *, system: bool) -> str:
+    """What `systemd-analyze verify` says against it; nothing where it is not installed."""
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        return ""
+    argv = [tool, *([] if system else ["--user"]), "verify", "--man=no", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    lines = [line for line in done.stderr.splitlines() if path.name in line]
+    return "; ".join(lines) if done.returncode and lines else ""

@@ -1,0 +1,1 @@
+"""Architectures by the name config.json gives them. One function each: its sections in, a Model out."""

@@ -1,0 +1,1 @@
+"""Pipelines over unequal nodes: which nodes, and how many layers on each."""

@@ -1,0 +1,55 @@
+"""What the page says of speed."""
+
+WORDS = """\
+`tests/data/accuracy/speed.jsonl` has {count} benchmark runs of single instances, each with where it was published.
+{judged} of them are judged: runs of vLLM under a stated load (so many clients that each wait for their answer, or so
+many requests a second), predicted with the stated release, precision, shape and limits and nothing else, as
+`llmfleet estimate --concurrency | --request-rate` does.
+
+Not judged are {odd} odd runs, each with its reason in the table (a limit that is not stated, lengths that cannot have
+been the stated ones, speculative decoding, images, several replicas), {bursts} that send all requests at once, whose
+TTFT is the place in the queue, and {others} of other engines. They are listed below where they can be predicted at all.
+
+What the figures are. TPOT: the mean over the requests of a run (the median where only that was published). Output
+tokens/s: over the whole run, start and end included. TTFT: the median where it was published; the largest set, NVIDIA's
+`silicon_sample.csv`, does not say which statistic it gives and is judged apart. Efficiencies of GPU classes and the
+constants of `planner/speed/hardware.py` are fitted to these same runs, 17 constants and two numbers a class for
+{judged} runs; what that is worth elsewhere is what the next tables are for.
+
+### Targets
+
+{targets}
+
+![TPOT](validation-tpot.svg) ![Output tokens/s](validation-tokens.svg) ![TTFT](validation-ttft.svg)
+
+### A GPU that nobody measured
+
+Mean error of TPOT. *Known*: with the efficiency that the catalogue has for the class. *Unknown*: with the middle of
+what all other measured classes reach, as a class gets that was never measured (the constants that all classes share
+stay as they are). *+ 1 point*: with one run of that class in `calibration.yaml`, the middle one of the model with most
+runs, which then is not counted; first for the known, then for the unknown class.
+
+Dense models:
+
+{dense}
+
+Mixture of experts:
+
+{moe}
+
+### By group, mean error
+
+Bias: on average too slow (+) or too fast (−); for tokens/s, too many or too few.
+
+{tables}
+
+### Not judged
+
+{beyond}
+
+### What lies furthest off
+
+| run | shape | tokens | load | TPOT predicted | measured | |
+|---|---|---|---|---|---|---|
+{worst}
+"""

@@ -1,0 +1,74 @@
+"""The systemd unit of `llmfleet watch`: what systemd itself says of it, also with names that mean something to it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llmfleet.launch import units
+from llmfleet.planner.errors import InputError
+
+PLAIN = """\
+[Unit]
+Description=llmfleet watch of rag
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart=/bin/true watch --inventory /srv/rag/inventory.yaml
+WorkingDirectory=/srv/rag
+Restart=always
+RestartSec=10
+UMask=0077
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+ReadWritePaths=/srv/rag
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def text(folder: Path, *, system: bool = True) -> str:
+    argv = ("/bin/true", "watch", "--inventory", str(folder / "inventory.yaml"))
+    return units.unit_text("rag", argv, folder, system=system)
+
+
+def test_the_whole_unit() -> None:
+    assert text(Path("/srv/rag")) == PLAIN
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+@pytest.mark.parametrize("name", ["plain", "with space", 'quo"te', "per%cent", "dollar$HOME", "semi;colon", "a\\b"])
+@pytest.mark.parametrize("system", [True, False])
+def test_systemd_takes_it(tmp_path: Path, name: str, system: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.setattr(units, "SYSTEM", tmp_path / "units")
+    monkeypatch.setattr(units, "USER", tmp_path / "units")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    path = units.install("rag", text(folder, system=system), system=system)
+    assert path == tmp_path / "units" / "llmfleet-watch-rag.service"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+def test_what_systemd_does_not_take_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "SYSTEM", tmp_path)
+    with pytest.raises(InputError, match="systemd does not accept the unit"):
+        units.install("rag", PLAIN.replace("/bin/true", "relative/program"), system=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_newline_cannot_stand_in_a_unit() -> None:
+    with pytest.raises(InputError, match="cannot stand in a unit file"):
+        text(Path("/srv/a\nExecStart=/bin/sh"))
+
+
+def test_quoting() -> None:
+    assert units.quoted("plain") == "plain"
+    assert units.quoted("a b%c") == '"a b%%c"'
+    assert units.quoted('a"b\\c$d') == '"a\\"b\\\\c$$d"'
+    assert units.quoted("") == '""'

@@ -1,0 +1,133 @@
+"""llmfleet estimate: the JSON that scripts rely on, the screen for people, and one clear line for mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmfleet.cli.app import main
+
+PARTS = (
+    "total_gib",
+    "weights_gib",
+    "activation_gib",
+    "non_torch_gib",
+    "cuda_graph_gib",
+    "kv_available_gib",
+    "slack_gib",
+)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
+    assert main(["estimate", *flags, "--json"]) == 0
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    document = answer(
+        capsys, "--model", "Qwen/Qwen2.5-72B-Instruct", "--gpu", "NVIDIA A800-SXM4-80GB", "--tp", "4", "--pp", "2",
+        "--max-model-len", "8192", "--vllm-version", "0.19.1", "--gpu-memory-utilization", "0.9",
+    )  # fmt: skip
+    assert (document["fits"], document["reason"]) == (True, None)
+    assert set(PARTS) <= set(document["per_gpu"])
+    assert [(r["rank"], r["pp_stage"], r["tp_rank"]) for r in document["ranks"]] == [
+        (i, i // 4, i % 4) for i in range(8)
+    ]
+    assert all(set(PARTS) <= set(rank) for rank in document["ranks"])
+    cache = document["kv_cache"]
+    assert cache["bytes_per_token"] == 80 / 2 * 2 * 2 * 128 * 2
+    assert cache["gpu_blocks"] * cache["block_size"] == cache["tokens"]
+    assert cache["max_concurrency"] == pytest.approx(cache["tokens"] / 8192, abs=0.01)
+    performance = document["performance"]
+    assert performance["ttft_ms_range"][0] <= performance["ttft_ms"] <= performance["ttft_ms_range"][1]
+    assert performance["source"] in ("roofline", "calibrated")
+
+
+def test_what_does_not_fit_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    document = answer(capsys, "--model", "Qwen/Qwen1.5-72B-Chat", "--gpu", "H100")
+    assert document["fits"] is False
+    assert "134.7 GiB" in document["reason"]
+    assert document["performance"] is None
+
+
+def test_a_file_by_any_name_on_a_card_nobody_knows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 131072,
+        "_a_note": {"of": "ours"}, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    (tmp_path / "llama.txt").write_text(json.dumps(config))
+    flags = (
+        "--model",
+        str(tmp_path / "llama.txt"),
+        "--gpu",
+        "custom",
+        "--gpu-memory-gib",
+        "40",
+        "--max-model-len",
+        "8192",
+    )
+    plain = answer(capsys, *flags)
+    assert plain["per_gpu"]["total_gib"] == 40
+    assert plain["per_gpu"]["weights_gib"] == pytest.approx(14.99, abs=0.01)
+    eight = answer(capsys, *flags, "--quantization", "fp8", "--kv-cache-dtype", "fp8", "--enforce-eager")
+    assert eight["per_gpu"]["weights_gib"] == pytest.approx(8.49, abs=0.02)
+    assert eight["per_gpu"]["cuda_graph_gib"] == 0
+    assert eight["kv_cache"]["bytes_per_token"] == plain["kv_cache"]["bytes_per_token"] / 2
+
+
+def test_encoders_have_no_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    document = answer(capsys, "--model", "BAAI/bge-m3", "--gpu", "V100-32G", "--vllm-version", "0.19.1")
+    assert document["fits"]
+    assert document["kv_cache"]["tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--gpu", "L4"), "--model and --gpu are needed"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L5"), "Nearest: L4"),
+        (("--model", "Qwen/Qwen3-8b", "--gpu", "L4"), "Qwen/Qwen3-8B"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "custom"), "--gpu-memory-gib"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--gpu-memory-gib", "-3"), "positive number"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--tp", "0"), "tensor parallelism is 1 or more"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--pp", "0"), "pp is 0; a whole number of 1 or more"),
+        (("--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "H100", "--tp", "8"), "does not divide 28 attention heads"),
+        (("--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "all", "--tp", "8"), "Possible are 1, 2, 4."),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--pp", "99"), "PP99 cannot cut 36 layers"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--pp", "2", "--pp-partition", "a,b"), "whole numbers"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--vllm-version", "new"), "no vLLM version"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--quantization", "q"), "no known precision"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--max-model-len", "-5"), "max_model_len is -5"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--concurrency", "2", "--request-rate", "1"), "exclude"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    flags: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["estimate", *flags]) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert "Traceback" not in said.err + said.out
+
+
+def test_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--model", "Qwen/Qwen3-8B", "--gpu", "RTX 4090"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 24
+    for expected in ("exact", "estimate ±", "does not fit", "try: --max-model-len 16384", "try: --tp 2"):
+        assert expected in out
+
+
+def test_where_would_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--model", "Qwen/Qwen3-32B", "--gpu", "all", "--json"]) == 0
+    rows = {row["gpu"]: row for row in json.loads(capsys.readouterr().out)["gpus"]}
+    assert rows["H200"]["fits"] and not rows["T4"]["fits"]
+    assert main(["estimate", "--model", "Qwen/Qwen3-32B", "--gpu", "all"]) == 0
+    assert "H200" in capsys.readouterr().out
+    assert main(["estimate", "--list-gpus"]) == 0
+    assert "A800-80G" in capsys.readouterr().out

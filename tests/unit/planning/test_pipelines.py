@@ -1,0 +1,85 @@
+"""Pipelines over unequal nodes: layers add up, every stage fits, unlike nodes share by their speed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tests.unit.planning.fleets import inventory, models, planned
+
+from llmfleet.planner.candidates.chains import chain_candidates
+from llmfleet.planner.candidates.demand import demand_of
+from llmfleet.planner.candidates.node_classes import node_classes
+from llmfleet.planner.catalog import catalog
+from llmfleet.planner.pipelines.search import Kind, chains
+from llmfleet.planner.pipelines.simulation import closed_loop
+from llmfleet.planner.pipelines.steps import ChainSteps
+from llmfleet.planner.speed.request import Request
+
+SINGLE24 = (Path(__file__).parents[3] / "examples" / "pipelines" / "single24.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return planned(SINGLE24)
+
+
+def test_every_layer_is_on_exactly_one_node_of_each_pipeline(plan) -> None:
+    assert plan.instances
+    for one in plan.instances:
+        spans = [one.layers[node] for node in one.nodes]
+        assert spans[0][0] == 0
+        assert spans[-1][1] == 80
+        assert all(a[1] == b[0] for a, b in pairwise(spans))
+        assert sum(one.pp_partition) == 80
+        assert len(one.pp_partition) == one.pp == len(one.nodes)
+        assert one.max_num_seqs >= one.max_concurrency
+
+
+def test_no_node_holds_more_than_its_weights_may_take(plan) -> None:
+    most = {"a100": 12, "l4": 7, "t4": 4}  # half of a GPU over 1.71 GB a layer
+    for one in plan.instances:
+        for node, (start, end) in one.layers.items():
+            assert 1 <= end - start <= most[node.split("-")[0]]
+
+
+def test_faster_nodes_hold_more_layers(plan) -> None:
+    (one,) = plan.instances
+    held = {kind: [e - s for n, (s, e) in one.layers.items() if n.startswith(kind)] for kind in ("a100", "l4", "t4")}
+    assert min(held["a100"]) > max(held["l4"]) > max(held["t4"])
+    assert "no node holds the model" in one.reason
+
+
+def test_a_pipeline_uses_many_nodes_of_several_classes(plan) -> None:
+    (one,) = plan.instances
+    assert {n.split("-")[0] for n in one.nodes} == {"a100", "l4", "t4"}
+    assert plan.services[0].slo_met
+
+
+def test_it_is_the_same_every_time(plan) -> None:
+    assert planned(SINGLE24).hash == plan.hash
+
+
+def test_the_simulation_is_never_faster_than_the_slowest_stage() -> None:
+    fleet = inventory(SINGLE24)
+    demand = demand_of(fleet.services[0], models(fleet)["chat"])
+    (candidate,) = chain_candidates(demand, node_classes(fleet, catalog(), {}), catalog())
+    assert isinstance(candidate.steps, ChainSteps)
+    request = Request(763, 232)
+    rates = [closed_loop(candidate.steps, request, n) for n in (1, 20, 100, 400)]
+    assert rates == sorted(rates)
+    slowest = max(candidate.steps.stage_times(128, request.context, 128 * 763 / 232))
+    assert rates[-1] * 232 <= 128 / slowest * 1.1
+
+
+def test_what_is_too_small_together_has_no_pipeline() -> None:
+    kinds = [Kind("a", 2, 1, 10, 0.001), Kind("b", 3, 1, 5, 0.002)]
+    assert chains(kinds, 80, lambda _: 1.0, 1) == []
+
+
+def test_two_pipelines_where_there_is_room_for_two() -> None:
+    kinds = [Kind("a", 4, 1, 30, 0.001), Kind("b", 4, 1, 30, 0.001)]
+    best = chains(kinds, 80, lambda nodes: float(len(nodes) >= 4), 1)[0]
+    assert len(best) == 2
+    assert all(sum(c.layers) == 80 for c in best)
