@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmfleet.cli.bench_asked import Asked
     from llmfleet.launch.bench.calibrate import Compared
     from llmfleet.planner.inventory.model import Inventory
+    from llmfleet.planner.plan import Instance
 
 
 def compared_with(asked: list[Asked], results: list[Measured | Knee], fleet: Inventory, path: Path) -> list[Compared]:
@@ -28,7 +29,7 @@ def compared_with(asked: list[Asked], results: list[Measured | Knee], fleet: Inv
     catalog = catalog_for(path, models.values())
     found = []
     for one, result in zip(asked, results, strict=True):
-        if one.instance is not None and isinstance(result, Measured) and result.figures.ttft_ms:
+        if one.instance is not None and whole(one.instance) and isinstance(result, Measured) and result.figures.ttft_ms:
             made = measurement(fleet, one.instance, result.figures)
             blocks = kv_blocks(one.target.where)
             compared = compare(made, one.instance, models[one.instance.service], catalog, blocks)
@@ -61,17 +62,24 @@ def write_measured(
     made = [
         measurement(fleet, one.instance, result.figures)
         for one, result in zip(asked, results, strict=True)
-        if one.instance is not None and isinstance(result, Measured) and not limited(result) and result.figures.ttft_ms
-    ]
+        if one.instance is not None and whole(one.instance)
+        and isinstance(result, Measured) and not limited(result) and result.figures.ttft_ms
+    ]  # fmt: skip
     if not made:
         raise InputError(
-            "nothing was measured that could calibrate", hint="Errors and the client's own limits rule it out."
+            "nothing was measured that could calibrate",
+            hint="Errors, the client's own limits and shared GPUs rule it out.",
         )
     target = path.resolve().parent / FILE_NAME
     count = write_calibration(target, made)
     if not quiet:
         held = counted(count, "measurement")
         typer.echo(f"{target} holds {held}. next: llmfleet plan · llmfleet router reload", err=True)
+
+
+def whole(instance: Instance) -> bool:
+    """How fast a part of a GPU is depends on what the others on it do: it says nothing about its class."""
+    return instance.gpu_share == 1
 
 
 def limited(result: Measured | Knee) -> bool:

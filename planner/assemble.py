@@ -147,6 +147,7 @@ def _instance(
         accelerator="cpu" if c.node_class.gpu.vendor == "cpu" else "gpu",
         capacity_rps=float(f"{facts.capacity_rps:.4g}"),
         layers=_layers(placed) if c.shape.pp > 1 else None,
+        gpu_share=c.part,
         multi_node=_multi_node(placed, inventory),
     )
 

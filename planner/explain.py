@@ -12,6 +12,7 @@ from llmfleet.planner.candidates.prune import more
 from llmfleet.planner.choose.decision import Decision
 
 NONE = Options()
+PART_NAMES = {0.5: "half", 0.25: "a quarter"}
 ENGINE_NAMES = ("vLLM", "llama.cpp")  # never with a capital
 
 
@@ -47,6 +48,8 @@ def _chain(c: Candidate) -> list[str]:
 def _shape(c: Candidate) -> str:
     if c.shape.gpus > 1:
         return c.label
+    if c.part < 1:
+        return f"{PART_NAMES[c.part]} of a card, which services share as there are too few for all"
     return "one slot" if c.node_class.gpu.vendor == "cpu" else "one card"
 
 

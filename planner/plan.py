@@ -58,6 +58,7 @@ class Instance:
     accelerator: Literal["gpu", "cpu"] = "gpu"
     capacity_rps: float = 0.0  # requests a second of its own mix that it takes inside the SLO
     layers: Mapping[str, tuple[int, int]] | None = None  # of a pipeline, by node: the first layer, and the one behind
+    gpu_share: float = 1.0  # of its one GPU; below 1 others share it, and budget and figures are of that part
     multi_node: Literal["ray", "mp"] = "ray"  # what carries it over several nodes: Ray, or vLLM's own processes
 
     @property

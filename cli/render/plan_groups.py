@@ -76,7 +76,11 @@ def _alike(members: Iterable[Instance]) -> Iterable[list[Instance]]:
 
 def shape(instance: Instance) -> str:
     parts = [f"TP{instance.tp}"] * (instance.tp > 1) + [f"PP{instance.pp}"] * (instance.pp > 1)
-    return " ".join(parts) or ("1 slot" if instance.accelerator == "cpu" else "1 GPU")
+    if parts:
+        return " ".join(parts)
+    if instance.gpu_share < 1:
+        return f"1/{round(1 / instance.gpu_share)} GPU"
+    return "1 slot" if instance.accelerator == "cpu" else "1 GPU"
 
 
 def precision(instance: Instance) -> str:

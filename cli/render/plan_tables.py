@@ -99,7 +99,9 @@ def memory_table(groups: Sequence[Group], width: int) -> Table:
 
 def group_label(members: Sequence[Group]) -> Text:
     """Kinds of instance on the same nodes."""
-    return Text(f"{', '.join(dict.fromkeys(g.service.name for g in members))} on {members[0].nodes}", "bold")
+    names, one = ", ".join(dict.fromkeys(g.service.name for g in members)), members[0]
+    share = f", {one.shape}" if one.one.gpu_share < 1 else ""
+    return Text(f"{names} on {one.nodes}{share}", "bold")
 
 
 def memory_parts(b: Budget) -> tuple[float, ...]:

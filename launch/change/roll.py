@@ -117,7 +117,9 @@ def plan_roll(
     digests = {(p.node, p.name): p.digest for p in wanted.engines}
     leaving = [e for e in running if digests.get((e.node, e.name)) != e.digest or claims.of_ray(e.instance)]
     held = {claim for e in leaving for claim in claims.held(e)}
-    blocked = [p for p in wanted.engines if claims.needed(p, wanted.instances[p.name]) & held]
+    stays = {e.key for e in running} - {e.key for e in leaving}  # also beside one that leaves, on a GPU of both
+    coming = [p for p in wanted.engines if (p.node, p.name) not in stays]
+    blocked = [p for p in coming if claims.needed(p, wanted.instances[p.name]) & held]
     late = [p for p in wanted.ray if (p.node, p.name) in ray and ("ray", p.node) in held]
     batches = _batches(_units(claims, leaving, order), leaving, _serving(wanted, running), at_once)
     blockers = {p.name: _in_the_way(claims, p, wanted.instances[p.name], leaving) for p in blocked}

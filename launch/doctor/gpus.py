@@ -98,13 +98,13 @@ def same_gpu(reported: str, planned: str) -> bool:
 
 
 def _busy(view: View) -> Iterator[str]:
-    for instance in view.instances:
-        planned = (instance.budget.total_gib - instance.budget.slack_gib) * 1024
-        for gpu in view.facts.gpus:
-            free = gpu.memory_mib - gpu.used_mib
-            if gpu.index in instance.gpus[view.node.name] and free < SHARE_FREE * planned:
-                held = _held_by(view.facts, gpu)
-                yield f"GPU {gpu.index} has {free} MiB free, {instance.id} needs {planned:.0f}{held}"
+    for gpu in view.facts.gpus:
+        here = [i for i in view.instances if gpu.index in i.gpus[view.node.name]]
+        planned = sum((i.budget.total_gib - i.budget.slack_gib) * 1024 for i in here)
+        free = gpu.memory_mib - gpu.used_mib
+        if free < SHARE_FREE * planned:
+            names, verb = " and ".join(i.id for i in here), "needs" if len(here) == 1 else "need"
+            yield f"GPU {gpu.index} has {free} MiB free, {names} {verb} {planned:.0f}{_held_by(view.facts, gpu)}"
 
 
 def _stranger_mib(view: View, gpu: GpuFacts) -> int:

@@ -48,7 +48,8 @@ class Export:
 
 
 def kinds_of(inventory: Inventory, plan: Plan) -> tuple[Kind, ...]:
-    """In the plan's order. Raises InputError with every name that Kubernetes does not take."""
+    """In the plan's order. Raises InputError for shared GPUs, and with every name that Kubernetes does not take."""
+    _whole_gpus(plan)
     nodes = {node.name: node for node in inventory.nodes}
     classes = node_class_names(inventory)
     alike: dict[object, list[Instance]] = {}
@@ -86,6 +87,15 @@ def _key(instance: Instance, classes: Mapping[str, str]) -> object:
     shape = tuple(len(instance.gpus[n]) for n in instance.nodes)
     same = tuple(str(getattr(instance, f.name)) for f in fields(Instance) if f.name not in OF_ONE)
     return (same, shape, classes[instance.nodes[0]])
+
+
+def _whole_gpus(plan: Plan) -> None:
+    shared = [i.id for i in plan.instances if i.gpu_share < 1]
+    if shared:
+        raise InputError(
+            f"{', '.join(shared)} share GPUs; Kubernetes and Ray Serve give a pod or replica whole ones",
+            hint="llmfleet up runs them; or plan with `policy: {share_gpus: false}`.",
+        )
 
 
 def _same_class(instance: Instance, classes: Mapping[str, str]) -> None:

@@ -94,7 +94,7 @@ def _with_engine(demand: Demand, node_class: NodeClass, engine: EngineChoice) ->
         rejected += out
     if not found:
         return _first_pipeline(demand, node_class, engine, spans=False), rejected
-    return found + _of_the_rest(demand, node_class, engine, min(c.slot for c in found)), rejected
+    return found + _of_the_rest(demand, node_class, engine, min(c.shape.gpus for c in found)), rejected
 
 
 def _of_the_rest(demand: Demand, node_class: NodeClass, engine: EngineChoice, least: int) -> list[Candidate]:

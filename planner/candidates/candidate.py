@@ -61,7 +61,7 @@ class Candidate:
     """`span`: nodes that one instance takes.
 
     `spare_worth`: what its capacity beyond the demand counts for. It is less than 1 where the instance is wider than
-    another and does hardly more per GPU: GPUs of one instance fail together.
+    another and does hardly more per GPU, since GPUs of one instance fail together, and where it shares its GPU.
     """
 
     demand: Demand
@@ -76,6 +76,7 @@ class Candidate:
     ratings: Mapping[str, Rating]  # by bucket; none for prompts that the role does not take
     spare_worth: float = 1.0
     stages: tuple[Take, ...] = ()  # of a pipeline over unequal nodes: its nodes in the order of the stages
+    part: float = 1.0  # of its one GPU, which it shares with instances of other services
 
     @property
     def service(self) -> str:
@@ -86,9 +87,9 @@ class Candidate:
         return self.stages or (Take(self.node_class, self.span, self.slot),)
 
     @property
-    def slot(self) -> int:
+    def slot(self) -> float:
         """GPUs on each node."""
-        return self.shape.gpus // self.span
+        return self.part if self.part < 1 else self.shape.gpus // self.span
 
     @property
     def gpus(self) -> float:

@@ -10,6 +10,7 @@ from llmfleet.planner.candidates.build import Options, options_of
 from llmfleet.planner.candidates.candidate import Candidate
 from llmfleet.planner.candidates.demand import Demand, demand_of
 from llmfleet.planner.candidates.node_classes import NodeClass, node_classes
+from llmfleet.planner.candidates.parts import parts_of, scarce
 from llmfleet.planner.catalog import Catalog
 from llmfleet.planner.choose.fleet import Choice, choose
 from llmfleet.planner.choose.pinned import Pins
@@ -52,6 +53,10 @@ def decide(inventory: Inventory, models: Mapping[str, Model], catalog: Catalog) 
     options = {d.service.name: options_of(d, classes, catalog) for d in free}
     candidates = [c for name in options for c in options[name].candidates]
     choice = choose(free, candidates, classes, inventory.policy, fallbacks)
+    if inventory.policy.share_gpus and choice.short and scarce(free, classes):
+        parts = [c for demand in free for c in parts_of(demand, classes, catalog)]
+        shared = choose(free, [*candidates, *parts], classes, inventory.policy, fallbacks) if parts else choice
+        choice = shared if shared.serves_more_than(choice) else choice
     chosen, left = _place(choice, classes, inventory.policy)
     placed = tuple(_in_order([*pinned, *chosen], inventory))
     final = dict(Counter(p.candidate for p in placed))

@@ -19,6 +19,13 @@ FEW_KINDS = 150
 LOOSE_GAP = 0.02
 FEW_NODES = 60
 GIVES_UP = 1e-5  # of spare capacity, for fewer kinds of instance
+SAME_SERVICE = 1e-3  # what another plan must serve more to be worth its price
+# Objectives that say how much is served.
+RUNS, URGENT, INSIDE, AFTER_LOSS, AT_ALL = (
+    "services that run", "demand of high priority", "demand inside the SLO", "demand after a loss", "demand at all",
+)  # fmt: skip
+STAND_INS, STAND_IN_DEMAND = "fallbacks that run", "demand of fallbacks"
+SERVING = frozenset({RUNS, URGENT, INSIDE, AFTER_LOSS, AT_ALL, STAND_INS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,21 @@ class Choice:
     counts: Mapping[Candidate, int]
     nodes: Mapping[str, int]
     proofs: tuple[Proof, ...]
+
+    @property
+    def short(self) -> bool:
+        """Whether a service does not run, or not all of what is asked of it is served."""
+        return any(not p.full for p in self._serving())
+
+    def serves_more_than(self, other: Choice) -> bool:
+        """By what comes before all preferences, in its order."""
+        for mine, theirs in zip(self._serving(), other._serving(), strict=True):
+            if abs(mine.value - theirs.value) > SAME_SERVICE * max(1.0, abs(theirs.value)):
+                return mine.value > theirs.value
+        return False
+
+    def _serving(self) -> list[Proof]:
+        return [p for p in self.proofs if p.objective in SERVING]
 
 
 def choose(
@@ -91,19 +113,19 @@ def _serve(columns: Columns, demands: Sequence[Demand], own: Sequence[Demand]) -
     """What comes before all preferences."""
     program = columns.program
     running = _of(own, columns.runs, columns.runs_long, columns.enough)
-    program.maximize("services that run", running, bound=len(running))
+    program.maximize(RUNS, running, bound=len(running))
     urgent = _of(own, columns.urgent)
     if urgent:
         # Services without low priority count too: a part of one must not be bought with another's whole.
         ordinary = {n: c for n, c in columns.inside.items() if n not in columns.urgent}
-        program.maximize("demand of high priority", {**urgent, **_of(own, ordinary)}, bound=_urgent_bound(own))
+        program.maximize(URGENT, {**urgent, **_of(own, ordinary)}, bound=_urgent_bound(own))
     served = _of(own, columns.inside)
-    program.maximize("demand inside the SLO", served, bound=len(served))
+    program.maximize(INSIDE, served, bound=len(served))
     kept = _of(own, columns.kept)
     if kept:
-        program.maximize("demand after a loss", kept, bound=len(kept))
+        program.maximize(AFTER_LOSS, kept, bound=len(kept))
     best = _of(own, columns.best)
-    program.maximize("demand at all", best, bound=len(best))
+    program.maximize(AT_ALL, best, bound=len(best))
     if columns.long_kinds:
         program.minimize("kinds for long prompts", _long_kinds(columns), gap=1e-4 if columns.kinds else LOOSE_GAP)
     liked = dict.fromkeys(columns.preferred.values(), 1.0)
@@ -112,9 +134,9 @@ def _serve(columns: Columns, demands: Sequence[Demand], own: Sequence[Demand]) -
     if len(own) == len(demands):
         return
     everything = _of(demands, columns.runs, columns.runs_long, columns.enough)
-    program.maximize("fallbacks that run", everything, bound=len(everything))
+    program.maximize(STAND_INS, everything, bound=len(everything))
     served = _of(demands, columns.inside, columns.best)
-    program.maximize("demand of fallbacks", served, bound=len(served))
+    program.maximize(STAND_IN_DEMAND, served, bound=len(served))
 
 
 def _of(demands: Sequence[Demand], *found: Mapping[str, int]) -> Terms:
@@ -164,7 +186,7 @@ def _node_prices(columns: Columns, classes: Sequence[NodeClass], policy: Policy)
 
 
 def _widths(columns: Columns, *, fill: bool) -> Terms:
-    """With `fill` all usable GPUs first; then the narrower instances: fewer GPUs fail together."""
+    """With `fill` all usable GPUs first; then the narrower instances: fewer GPUs fail together. Of parts the fewest."""
     widest = max(c.gpus for c in columns.counts)
     total = 1 + sum(c.gpus * widest for c in columns.counts)
-    return {n: c.gpus**2 / total - (c.gpus if fill else 0.0) for c, n in columns.counts.items()}
+    return {n: max(1.0, c.gpus) ** 2 / total - (c.gpus if fill else 0.0) for c, n in columns.counts.items()}

@@ -30,11 +30,15 @@ NEAR = 8  # how far its rounding may move it
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """An objective, the value it reached, and how far from it the best possible may lie, as a part of the value."""
+    """An objective, the value it reached, and how far from it the best possible may lie, as a part of the value.
+
+    `full`: it reached its bound, so that no other fleet could do better.
+    """
 
     objective: str
     value: float
     gap: float
+    full: bool = False
 
 
 class Program:
@@ -121,13 +125,14 @@ class Program:
         if self._values and max(terms, default=0) < len(self._values):
             reached = self.total(terms)
             if sign * (bound - reached) <= SAME * max(1.0, abs(reached)):
-                self.proofs.append(Proof(name, reached + offset, 0.0))
+                self.proofs.append(Proof(name, reached + offset, 0.0, full=True))
                 return reached
         if self._base is None:
             self._base = int(self._highs.getNumRow())
         self._highs.changeObjectiveOffset(offset)
         best, left = self._solve(terms, sign, gap, nodes)
-        self.proofs.append(Proof(name, best + offset, left))
+        full = sign * (bound - best) <= SAME * max(1.0, abs(best))
+        self.proofs.append(Proof(name, best + offset, left, full))
         return best
 
     def _row(self, terms: Terms, lower: float, upper: float) -> None:

@@ -293,6 +293,11 @@ class Policy(Strict):
     headroom: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.2, description="Part of each instance's capacity kept free, 0 to 1."
     )
+    share_gpus: bool = Field(
+        default=True,
+        description="Whether small models may share a GPU where services would go short otherwise: each gets its part "
+        "of the memory exactly, and of the speed by turns.",
+    )
     multi_node: Literal["ray", "mp"] = Field(
         default="ray",
         description="What carries instances over several nodes: `ray`, or vLLM's own processes (`mp`), which need "

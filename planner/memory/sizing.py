@@ -45,7 +45,7 @@ def baseline(s: Settings) -> int:
     if s.cpu:
         return 0
     if s.shape.gpus == 1:
-        return int((0.5 if s.gpu.visible_gib > 40 else 0.3) * GIB)
+        return int((0.5 if s.gpu.memory_mib / 1024 > 40 else 0.3) * GIB)
     hopper = (s.gpu.compute_capability or (0, 0)) >= (9, 0) and s.gpu.link_gbs > 0
     return int((1.55 if hopper else 1.0) * GIB)
 

@@ -94,7 +94,7 @@ def _uses(plan: Plan, kinds: Sequence[Kind]) -> Mapping[tuple[str, int], Use]:
 
 def _memory(plan: Plan, inventory: Inventory, uses: Mapping[tuple[str, int], Use]) -> dict[str, float]:
     """GiB of a GPU by the text of `gpus`, from the budgets of what runs there; 0 where nothing does."""
-    totals = {i.id: i.budget.total_gib for i in plan.instances}
+    totals = {i.id: i.budget.total_gib / i.gpu_share for i in plan.instances}
     found: dict[str, float] = {}
     for node in inventory.nodes:
         if node.gpus and not found.get(node.gpus):

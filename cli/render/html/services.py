@@ -27,7 +27,7 @@ class ServiceCard:
     service: ServicePlan
     status: str
     good: bool
-    gpus: int
+    gpus: float
     place: str  # what it counts: GPUs, or CPU slots
     gauges: tuple[Gauge, ...]
 
@@ -53,7 +53,7 @@ def _card(
         service=service,
         status=_status(service, has_slo=bool(slo.ttft or slo.tpot)),
         good=service.slo_met,
-        gpus=sum(len(gpus) for i in members for gpus in i.gpus.values()),
+        gpus=sum(len(gpus) * i.gpu_share for i in members for gpus in i.gpus.values()),
         place="CPU slot" if members and all(i.accelerator == "cpu" for i in members) else "GPU",
         gauges=tuple(gauges),
     )

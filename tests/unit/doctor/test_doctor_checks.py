@@ -17,10 +17,11 @@ from llmfleet.launch.doctor.view import View
 from llmfleet.launch.nodes.facts import DiskFacts, PortFacts, RuntimeFacts, WeightsFacts
 from llmfleet.launch.nodes.probe import ProcessStatus
 from llmfleet.launch.phases.facts import clock_skew
-from llmfleet.planner.plan import Instance
+from llmfleet.planner.plan import Budget, Instance
 
 SPANNING = {"nodes": ("a800-0", "a800-1"), "gpus": {"a800-0": (0, 1), "a800-1": (0, 1)}, "pp": 2}
 ONE = {"a800-0": "0.33.0", "a800-1": "0.33.0"}
+HALF = Budget(39.5, 20, 2, 1, 1, 13, 2.5)
 RUNNING = (ProcessStatus("chat-a800-0-0", "healthy", "engine"),)
 DOCKER = {"docker": RuntimeFacts("27.1.1", None)}
 
@@ -68,6 +69,10 @@ def test_without_a_plan_only_the_node_itself_is_checked() -> None:
         (gpus.gpus, view({"gpus": (gpu(0), gpu(1, name="NVIDIA H20"))}), "fail", ["A800-80G", "NVIDIA H20"]),
         (gpus.gpu_memory, view({"gpus": (gpu(0), gpu(1, used_mib=61204)), "gpu_users": (user(),)}), "fail",
          ["GPU 1 has 20716 MiB free", "chat-a800-0-0 needs 75776", "python 4711 of anna (61200 MiB)"]),
+        (gpus.gpu_memory, view({"gpus": (gpu(0, used_mib=30000), gpu(1))}, instances=(
+            instance(id="chat", gpus={"a800-0": (0,)}, budget=HALF),
+            instance(id="embed", gpus={"a800-0": (0,)}, budget=HALF),
+         )), "fail", ["GPU 0 has 51920 MiB free", "chat and embed need 75776"]),
         (gpus.gpu_memory, view({"gpus": (gpu(0), gpu(1, used_mib=61204)), "processes": RUNNING}), "ok", []),
         (gpus.gpu_memory, view({"gpus": (gpu(0), gpu(1, used_mib=61204)), "gpu_users": (user(user=None, name=None),)},
                                instances=()), "warn", ["GPU 1 has 61204 MiB in use", "process 4711 (61200 MiB)"]),

@@ -75,6 +75,15 @@ def test_new_before_old_where_gpus_allow() -> None:
     assert shape(roll) == [(["chat-h1-0"], [])]
 
 
+def test_a_neighbour_on_a_shared_gpu_runs_on() -> None:
+    chat = engine("chat-h1-0", ("h1",), gpu_share=0.5)
+    old, new = (engine("embed-h1-0", ("h1",), version, gpu_share=0.5, port=8101) for version in ("old", "new"))
+    roll = rolled([chat, new], running(chat, old))
+    assert [p.name for p in roll.fresh] == ["chat-h1-0"]
+    assert shape(roll) == [(["embed-h1-0"], ["embed-h1-0"])]
+    assert roll.waiting == {"embed-h1-0"}
+
+
 def test_other_gpus_of_the_same_node_are_free() -> None:
     new = engine("chat-h1-1", ("h1",), gpus={"h1": (1,)}, port=8101)
     roll = rolled([new], running(engine("chat-h1-0", ("h1",))))
