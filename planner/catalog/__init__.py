@@ -106,6 +106,15 @@ class Catalog:
             raise UnknownNameError("precision", name, names.nearest(name, self._quantizations))
         return found
 
+    def canonical(self, name: str) -> str:
+        """What an alias stands for, int4 for gptq-int4; names that nobody knows as they are."""
+        return self._aliases.get(name.lower(), name)
+
+    @cached_property
+    def _aliases(self) -> dict[str, str]:
+        entries = {**reading.packaged("quantization.yaml"), **self._section("quantization")}
+        return {also: name for name, raw in entries.items() for also in raw.get("also", ())}
+
     @property
     def quantizations(self) -> tuple[Quantization, ...]:
         return tuple(self._quantizations.values())

@@ -225,3 +225,8 @@ def test_extending_leaves_ours_alone() -> None:
     Catalog({"gpus": {}}).gpu("H100")
     with pytest.raises(UnknownNameError):
         catalog().gpu("lab card")
+
+
+@pytest.mark.parametrize(("name", "method"), [("int4", "gptq-int4"), ("w8a8", "int8"), ("bf16", "bf16"), ("x", "x")])
+def test_other_names_of_a_precision_stand_for_it(name: str, method: str) -> None:
+    assert catalog().canonical(name) == method

@@ -78,6 +78,20 @@ def test_weights_are_a_file_a_folder_or_nothing(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("files", "quantized"), [
+    ({"config.json": '{"torch_dtype": "bfloat16"}'}, False),
+    ({"config.json": '{"quantization_config": {"quant_method": "awq"}}'}, True),
+    ({"config.json": "{}", "quantize_config.json": "{}"}, True),
+    ({"config.json": "{truncated"}, None),
+    ({"config.json": "7"}, None),
+    ({}, None),
+])  # fmt: skip
+def test_whether_weights_are_quantized(tmp_path: Path, files: dict[str, str], quantized: bool | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert [w.quantized for w in ask(facts_request(models=[str(tmp_path)])).weights.values()] == [quantized]
+
+
 def test_a_port_in_use_names_its_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
         port = taken.getsockname()[1]
