@@ -22,6 +22,7 @@ help:
 	@echo 'make fuzz-router   its classifier against a JSON parser, 200 000 bodies'
 	@echo 'make check-exports router show --format in HAProxy, nginx, vllm-router, smg and LiteLLM'
 	@echo 'make lab       real hosts in network namespaces; needs root, says so where it is missing'
+	@echo 'make lab-long  what takes minutes more there: Ray Serve on several hosts'
 	@echo
 	@echo 'PYTHON=python3.12 before or after the target chooses another Python (3.11 or newer).'
 
@@ -79,7 +80,10 @@ check-exports: $(VENV)/.test
 # Engines that are only asked for their memory start two at a time: an engine's start keeps one core busy.
 lab: $(VENV)/.test
 	$(BIN)/python -m pytest tests/lab/test_engine_memory.py -n 2 -rs
-	$(BIN)/python -m pytest tests/lab --ignore tests/lab/test_engine_memory.py -rs
+	$(BIN)/python -m pytest tests/lab --ignore tests/lab/test_engine_memory.py -m "not long" -rs
+
+lab-long: $(VENV)/.test
+	$(BIN)/python -m pytest tests/lab -m long -rs
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -106,4 +110,4 @@ accuracy: $(VENV)/.test
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: bench bench-planner bench-router bench-simulate help install demo test lint unit live lab accuracy clean bench-ssh
+.PHONY: bench bench-planner bench-router bench-simulate help install demo test lint unit live lab lab-long accuracy clean bench-ssh
