@@ -1,4 +1,4 @@
-"""An instance over two hosts on Ray, one of whose Ray processes dies: it is started again as a whole, by nobody's hand."""
+"""An instance over two hosts on Ray, of which a Ray process dies: it starts again as a whole, by nobody's hand."""
 
 from __future__ import annotations
 
