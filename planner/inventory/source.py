@@ -25,6 +25,7 @@ DEEPEST = 40
 Loc = tuple[str | int, ...]
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is 20 times faster, where PyYAML has it
+MERGE = "<<"
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -171,6 +172,7 @@ class _Builder:
 
     def _pairs(self, here: Located, depth: int) -> None:
         pairs: dict[str, Located] = {}
+        merged: list[tuple[yaml.Event, Located]] = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self._value(event, depth + 1).value
             value = self._value(next(self.events), depth + 1)
@@ -180,6 +182,8 @@ class _Builder:
                 self._problem(
                     event, "keys are words, such as name or gpus.", 'A value that starts with "{" or "[" needs quotes.'
                 )
+            elif key == MERGE:
+                merged.append((event, value))
             elif key in pairs:
                 self._problem(
                     event, f"the key {shown(key)} stands here a second time; first on line {here.keys[key][0]}."
@@ -187,7 +191,19 @@ class _Builder:
             else:
                 pairs[key] = value
                 here.keys[key] = _place(event)
+        for event, value in merged:
+            self._merge(event, value, here, pairs)
         here.value = pairs
+
+    def _merge(self, event: yaml.Event, value: Located, here: Located, pairs: dict[str, Located]) -> None:
+        """`<<: *other`, as YAML 1.1 has it: the other's keys, where there are none of the same name."""
+        for source in value.value if isinstance(value.value, list) else [value]:
+            if not isinstance(source.value, dict):
+                self._problem(event, "<< takes over the keys of another mapping, by its alias: <<: *name.")
+                continue
+            for key, taken in source.value.items():
+                pairs.setdefault(key, taken)
+                here.keys.setdefault(key, source.keys[key])
 
     def _bounded(self, count: int, event: yaml.Event) -> None:
         if count > MOST_ITEMS:

@@ -73,7 +73,7 @@ NAME_SHAPE = "expected a name of lower-case letters, digits, '.' and '-'"
         ("{name: x, host: x, runtime: {versions: {vlm: 1}}}", 'expected vllm or llama.cpp, not "vlm". Nearest: vllm.'),
         ("{name: x, host: x, runtime: {versions: {vllm: new}}}", "versions.vllm: expected a version such as 0.19.1"),
         ("{name: x, host: x, runtime: {interface: -a}}", "interface: expected a network interface such as eth0"),
-        ("{name: x, host: x, <<: {gpus: 1}}", "nodes[2].<<: unknown key."),
+        ("{name: x, host: x, <<: {gpus: 1}}", "nodes[2].gpus: expected a count and a GPU"),
         ("text", 'nodes[2]: expected keys such as name, host, address with their values, not "text".'),
         ("", "nodes[2]: expected keys such as name, host, address with their values, not an empty value."),
     ],

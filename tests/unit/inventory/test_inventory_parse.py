@@ -79,6 +79,14 @@ def test_aliases_stand_for_whole_values() -> None:
     assert parse(text).node("y").runtime.python == "/volta/python"
 
 
+def test_a_merge_takes_over_what_is_not_said_anew() -> None:
+    text = with_node("&x {name: x, host: x, gpus: 2 x L4, link: pcie}")
+    node = parse(text.replace("services:", "  - {<<: *x, name: y, host: y, gpus: 4 x L4}\nservices:")).node("y")
+    assert (node.host, node.gpus, node.link) == ("y", "4 x L4", "pcie")
+    listed = parse(text.replace("services:", "  - {<<: [*x], name: y, host: y}\nservices:")).node("y")
+    assert (listed.gpus, listed.link) == ("2 x L4", "pcie")
+
+
 def test_placements_are_values_too() -> None:
     placement = "{nodes: [a800-0, a800-1], tp: 8, pp: 2, pp_partition: [41, 39]}"
     inventory = parse(VALID + f"  - {{name: big, model: a/e, placement: [{placement}]}}\n")

@@ -25,6 +25,7 @@ from llmfleet.planner.inventory import source
         ("? [a]\n: b", "1:3  keys are words, such as name or gpus."),
         ("~: b", "1:1  keys are words, such as name or gpus."),
         ("a: *b", "1:4  the alias *b has no anchor &b before it."),
+        ("a: {<<: 7}", "1:5  << takes over the keys of another mapping, by its alias: <<: *name."),
         ("a: &b [*b]", "1:8  the alias *b has no anchor &b before it."),
         ("a: \x00", "1:4  has the character U+0000, which no text file has."),
         ("a: 1\nb: \x1b[0m", "2:4  has the character U+001B, which no text file has."),
