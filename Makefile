@@ -19,10 +19,11 @@ help:
 	@echo 'make bench-ssh  500 hosts over SSH, beside pyinfra and Ansible, in some minutes'
 	@echo 'make bench-simulate  what the simulation costs, and formula against simulation, in a minute'
 	@echo 'make bench-prefix  real vLLM on CPU with its prefix cache behind our router and others (after make lab)'
+	@echo 'make bench-serve   the same engine behind the default path and behind Ray Serve (after make lab)'
 	@echo 'make fuzz-router   its classifier against a JSON parser, 200 000 bodies'
 	@echo 'make check-exports router show --format in HAProxy, nginx, vllm-router, smg and LiteLLM'
 	@echo 'make lab       real hosts in network namespaces; needs root, says so where it is missing'
-	@echo 'make lab-long  what takes minutes more there: Ray Serve on several hosts'
+	@echo 'make lab-long  what takes minutes more there: Ray Serve on several hosts, a lost Ray worker'
 	@echo
 	@echo 'PYTHON=python3.12 before or after the target chooses another Python (3.11 or newer).'
 
@@ -67,9 +68,12 @@ bench-ssh: $(VENV)/.test
 bench-simulate: $(VENV)/.test
 	@$(BIN)/python benchmarks/simulate.py
 
-.PHONY: bench-prefix fuzz-router check-exports
+.PHONY: bench-prefix bench-serve fuzz-router check-exports
 bench-prefix: $(VENV)/.test
 	@$(BIN)/python benchmarks/prefix.py
+
+bench-serve: $(VENV)/.test
+	@$(BIN)/python benchmarks/serve.py
 
 fuzz-router: $(VENV)/.test
 	@$(BIN)/python benchmarks/fuzz_classifier.py
@@ -77,10 +81,8 @@ fuzz-router: $(VENV)/.test
 check-exports: $(VENV)/.test
 	@$(BIN)/python benchmarks/check_exports.py
 
-# Engines that are only asked for their memory start two at a time: an engine's start keeps one core busy.
 lab: $(VENV)/.test
-	$(BIN)/python -m pytest tests/lab/test_engine_memory.py -n 2 -rs
-	$(BIN)/python -m pytest tests/lab --ignore tests/lab/test_engine_memory.py -m "not long" -rs
+	$(BIN)/python -m pytest tests/lab -m "not long" -rs
 
 lab-long: $(VENV)/.test
 	$(BIN)/python -m pytest tests/lab -m long -rs

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import socket
 import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import pytest
 
@@ -25,7 +20,9 @@ from tests.lab.engines import ENGINE_ENV, EngineEnv
 
 pytestmark = pytest.mark.lab
 
-DEADLINE = 240.0  # seconds for one start on a machine that others keep busy; 15 on a quiet one
+CACHE_INFO, MARK = Path(__file__).with_name("cache_info.py"), "CACHE "
+DEADLINE = 600.0  # seconds for all of them on a machine that others keep busy; 50 on a quiet one
+ENGINE_OPTIONS = ("dtype", "max_model_len", "max_num_batched_tokens", "max_num_seqs", "kv_cache_memory_bytes")
 SMALL: Mapping[str, Any] = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 16,
     "num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 2048, "torch_dtype": "bfloat16",
@@ -59,9 +56,10 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True, "num_hidden_layers": 8,
     },
 }  # fmt: skip
-FIXED: Mapping[str, tuple[str, ...]] = {  # what vLLM otherwise chooses by the CPU's instructions, AVX-512 BF16 and AMX
-    "latent": ("--attention-backend", "CPU_MLA"),
-    "hybrid": ("--mamba-ssm-cache-dtype", "float32"),
+# What vLLM otherwise chooses by the CPU's instructions, AVX-512 BF16 and AMX
+FIXED: Mapping[str, Mapping[str, str]] = {
+    "latent": {"attention_backend": "CPU_MLA"},
+    "hybrid": {"mamba_ssm_cache_dtype": "float32"},
 }
 OPTIONS = EngineOptions(
     version="0.32.0", dtype="bfloat16", max_model_len=700, max_num_batched_tokens=192, max_num_seqs=8,
@@ -69,69 +67,37 @@ OPTIONS = EngineOptions(
 )  # fmt: skip
 
 
+Told = Mapping[str, Mapping[str, Any]]  # by family: what vLLM's metrics say of its cache
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A folder with a config.json for each family; the weights are random."""
+    base = tmp_path_factory.mktemp("families")
+    for family, facts in FAMILIES.items():
+        (base / family).mkdir()
+        (base / family / "config.json").write_text(json.dumps({**SMALL, **facts}))
+    return {family: base / family for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def told(engines: EngineEnv, checkpoints: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    options = {name: value for name, value in asdict(OPTIONS).items() if name in ENGINE_OPTIONS}
+    asked = {str(folder): {**options, **FIXED.get(family, {})} for family, folder in checkpoints.items()}
+    env = {**os.environ, **ENGINE_ENV, "VLLM_PLUGINS": "", "VLLM_CACHE_ROOT": str(tmp_path_factory.mktemp("cache"))}
+    argv = [str(engines.python), str(CACHE_INFO), json.dumps(asked)]
+    ran = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    lines = [json.loads(line.removeprefix(MARK)) for line in ran.stdout.splitlines() if line.startswith(MARK)]
+    return {Path(line["folder"]).name: line for line in lines}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_cache_is_what_vllm_allots(family: str, engines: EngineEnv, tmp_path: Path) -> None:
-    folder = tmp_path / family
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({**SMALL, **FAMILIES[family]}))
-    found = estimate(resolve_model(str(folder), base=tmp_path), catalog().gpu("CPU-8G"), Shape(), OPTIONS).kv
+def test_the_cache_is_what_vllm_allots(family: str, checkpoints: Mapping[str, Path], told: Told) -> None:
+    folder, said = checkpoints[family], told[family]
+    found = estimate(resolve_model(str(folder), base=folder), catalog().gpu("CPU-8G"), Shape(), OPTIONS).kv
     assert found
-    with started(engines, folder, tmp_path / "log", FIXED.get(family, ())) as said:
-        assert found.gpu_blocks == int(said["num_gpu_blocks"])
-        assert found.block_size == int(said["block_size"])
-        assert found.tokens == int(said["kv_cache_size_tokens"])
-        assert found.max_concurrency == pytest.approx(float(said["kv_cache_max_concurrency"]), rel=1e-12)
-
-
-@contextmanager
-def started(engines: EngineEnv, folder: Path, log: Path, fixed: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """A vLLM on the loopback with random weights; what its metrics say of its cache."""
-    port = free_port()
-    cache = engines.folder / "families-cache"  # what vLLM finds out about these classes, 10 s each time without
-    env = {**os.environ, **ENGINE_ENV, "VLLM_CACHE_ROOT": str(cache), "VLLM_PLUGINS": ""}
-    argv = [*command(engines, folder, port), *fixed]
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.STDOUT, cwd=log.parent) as engine,
-    ):
-        try:
-            yield cache_info(engine, port, log)
-        finally:
-            engine.terminate()
-            try:
-                engine.wait(20)
-            except subprocess.TimeoutExpired:
-                engine.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def command(engines: EngineEnv, folder: Path, port: int) -> list[str]:
-    return [
-        str(engines.python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
-        "--host", "127.0.0.1", "--port", str(port), "--load-format", "dummy", "--skip-tokenizer-init",
-        "--enforce-eager", "--dtype", str(OPTIONS.dtype), "--max-model-len", str(OPTIONS.max_model_len),
-        "--max-num-batched-tokens", str(OPTIONS.max_num_batched_tokens), "--max-num-seqs", str(OPTIONS.max_num_seqs),
-        "--kv-cache-memory-bytes", str(OPTIONS.kv_cache_memory_bytes),
-    ]  # fmt: skip
-
-
-def cache_info(engine: subprocess.Popen[bytes], port: int, log: Path) -> dict[str, str]:
-    """The labels of vllm:cache_config_info, as soon as there are any."""
-    until = time.monotonic() + DEADLINE
-    while time.monotonic() < until:
-        assert engine.poll() is None, f"vLLM ended: {log.read_text(errors='replace')[-3000:]}"
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-                page = answer.read().decode()
-        except (URLError, TimeoutError, ConnectionError):
-            page = ""
-        info = re.search(r"^vllm:cache_config_info\{(.*)\}", page, re.MULTILINE)
-        if info:
-            return dict(re.findall(r'(\w+)="([^"]*)"', info[1]))
-        time.sleep(0.2)
-    raise AssertionError(f"vLLM said nothing in {DEADLINE:.0f} s: {log.read_text(errors='replace')[-3000:]}")
+    assert found.gpu_blocks == int(said["num_gpu_blocks"])
+    assert found.block_size == int(said["block_size"])
+    assert found.tokens == int(said["kv_cache_size_tokens"])
+    assert found.max_concurrency == pytest.approx(float(said["kv_cache_max_concurrency"]), rel=1e-12)
