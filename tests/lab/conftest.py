@@ -12,6 +12,11 @@ from tests.lab.lab import Lab
 from tests.lab.system import LabUnavailableError
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest first, so that of two workers one has it alone."""
+    items.sort(key=lambda item: item.path.name != "test_fleet.py")
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """The hosts, made once for the whole run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -27,8 +28,9 @@ LLMFLEET = Path(sys.executable).with_name("llmfleet")
 SUPERVISE = Path(__file__).parents[3] / "launch" / "remote" / "supervise.py"
 DOUBLE = Path(__file__).with_name("llama_double.py")
 PASSWORD = "correct horse battery staple"
-TOKEN, KEY, LOW_KEY, PASSPHRASE = "hf_planted0token", "sk-planted-key-1", "sk-planted-key-2", "planted passphrase"
-ENGINE_KEY = "planted-engine-key"
+RUN = secrets.token_hex(4)  # other runs on this machine plant theirs, and one of the tests shows some on purpose
+TOKEN, KEY, LOW_KEY = f"hf_planted{RUN}token", f"sk-planted-{RUN}-key-1", f"sk-planted-{RUN}-key-2"
+PASSPHRASE, ENGINE_KEY = f"planted {RUN} passphrase", f"planted-{RUN}-engine-key"
 SECRETS = (PASSWORD, TOKEN, KEY, LOW_KEY, PASSPHRASE, ENGINE_KEY)
 HOMES_OF_KEYS = ("xds/ecds/auth.yaml", "xds/ecds/engines.yaml")  # the router's own files for keys, 0600
 COMMANDS = (
@@ -122,10 +124,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def llmfleet(site: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    secrets = {"FLEET_PASSWORD": PASSWORD, "FLEET_HF_TOKEN": TOKEN, "FLEET_ENGINE_KEY": ENGINE_KEY}
+    planted = {"FLEET_PASSWORD": PASSWORD, "FLEET_HF_TOKEN": TOKEN, "FLEET_ENGINE_KEY": ENGINE_KEY}
     kept = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
     process = subprocess.Popen(
-        [str(LLMFLEET), *words], cwd=site, env={**kept, **secrets, **env}, stdin=subprocess.DEVNULL,
+        [str(LLMFLEET), *words], cwd=site, env={**kept, **planted, **env}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
