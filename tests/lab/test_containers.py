@@ -109,7 +109,7 @@ class Contained:
             Node(name="n1", host="127.0.0.1", runtime=Runtime(kind="podman", image=IMAGE)),
             Process(
                 "chat", "n1", "engine", ("python3", f"{folder}/weights/engine.py", "--port", str(port), *arguments),
-                {"GREETING": "hello from inside"}, f"http://127.0.0.1:{port}/health", stop_grace_s=10, hang_after_s=3,
+                {"GREETING": "hello from inside"}, f"http://127.0.0.1:{port}/health", stop_grace_s=100, hang_after_s=3,
             ),
             self.root,
         )  # fmt: skip
