@@ -53,10 +53,9 @@ class Serve:
         at = self.fleet.lab[host]
         path = f"{self.env.folder}/venv/bin:/usr/bin:/bin:/usr/sbin"
         given = {**ENGINE_ENV, "VLLM_HOST_IP": at.address, "PATH": path}
-        words = ["env", *(f"{k}={v}" for k, v in given.items()), *shlex.split(command)]
-        if not wait:
-            words = ["sh", "-c", f"cd /; setsid {shlex.join(words)} >/tmp/router.log 2>&1 &"]
-        ran = at.exec(words, timeout=300)
+        words = shlex.join(["env", *(f"{k}={v}" for k, v in given.items()), *shlex.split(command)])
+        line = f"exec {words}" if wait else f"setsid {words} >/tmp/router.log 2>&1 &"
+        ran = at.exec(["sh", "-c", f"cd /; {line}"], timeout=300)
         assert ran.returncode == 0, f"{host}: {command}\n{ran.stdout}\n{ran.stderr}"
         return ran.stdout
 
