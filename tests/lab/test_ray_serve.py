@@ -64,7 +64,8 @@ class Serve:
         said = self.on(head, f"python -c {shlex.quote(STATUS)}")
         return json.loads(said.splitlines()[-1])
 
-    def wait(self, kinds: Mapping[str, int], seconds: float = 600) -> None:
+    def wait(self, kinds: Mapping[str, int], seconds: float = 900) -> None:
+        """Until so many replicas of each kind run."""
         deadline = time.monotonic() + seconds
         while not all(self.status().get(kind, 0) >= count for kind, count in kinds.items()):
             assert time.monotonic() < deadline, f"{self.status()}\n{self.log()}"
@@ -94,7 +95,7 @@ def served(lab: Lab, engine_env: EngineEnv, tmp_path_factory: pytest.TempPathFac
     fleet = LabFleet(lab, tmp_path_factory.mktemp("serve"))
     real = {"model": str(engine_env.embed), "path": str(engine_env.embed)}  # ranks by similarity; the other is random
     services = [chat(engine_env, ["h1"], ["h2"]), embed(engine_env, ["h3"]), rerank(engine_env, ["h3"]) | real]
-    gpus = {"h2": "1 x CPU-3G", "h3": "2 x CPU-2G"}
+    gpus = {"h2": "1 x CPU-3G", "h3": "2 x CPU-2G", "h4": None, "h5": None}
     fleet.write(inventory_yaml(lab, engine_env, services, gpus=gpus))
     fleet.ok("plan")
     told = fleet.ok("export", "ray-serve", "--out", "ray-serve", "--json").json
