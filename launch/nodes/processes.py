@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from llmfleet.launch.change.steps import Step
 from llmfleet.launch.fleet import SUPERVISE
@@ -88,9 +87,6 @@ def start(session: Session, process: Process) -> None:
     record = ProcessRecord(process.node, process.name, process.kind, process.digest, "starting", plan)
     session.store.put_process(record)
     session.transports[process.node].put(json.dumps(process.spec(), indent=1).encode(), f"{folder}/spec.json")
-    if "TMPDIR" in process.env:
-        tmp = PurePosixPath(process.env["TMPDIR"])
-        session.transports[process.node].run(("mkdir", "-p", "-m", "700", "--", str(tmp.parent), str(tmp)))
     done = supervise(session, process.node, "start", folder, timeout=START_WITHIN_S)
     if not done.ok:
         raise CommandError(

@@ -6,7 +6,7 @@
     supervise.py status RUNDIR...          JSON list
     supervise.py sweep DIR                 kill whatever was started for any folder DIR/run/*, and nothing else
 
-RUNDIR is DIR/run/NAME; beside spec.json it holds status.json, log and lock, which the supervisor holds while it lives.
+RUNDIR is DIR/run/NAME; beside spec.json lie status.json, log, stopped, and lock, which the supervisor holds.
 Ours are the processes whose environment carries the marker DIR/NAME, and the descendants of the supervisor.
 """
 
@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 PROCESS_MARKER, SUPERVISOR_MARKER = "LLMFLEET_PROCESS", "LLMFLEET_SUPERVISOR"  # all that it starts carries the first
 LIVE_STATES = ("starting", "healthy", "unhealthy", "stopping")
 LOG_LIMIT, EARLY_DEATHS = 50 << 20, 3  # so many without ever having been healthy: it will not heal by itself
+STOPPED = "stopped"  # there since `stop`; a SIGTERM without it is that of a machine which goes down: see resume.py
 BACKOFF_MAX_S, BACKOFF_RESET_S = 30.0, 60.0  # healthy for the latter: the next death starts again at one second
 # A process without a health URL is healthy once it has lived so long; what outlives it gets SIGTERM, later SIGKILL.
 SETTLED_S, PATIENCE_S = 3.0, 5.0
@@ -61,11 +62,10 @@ def digest(spec: Dict[str, Any]) -> str:
 def take_lock(path: str, wait: bool) -> bool:
     """Holds the lock until this process ends; False when another holds it. No child inherits it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with contextlib.suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 def read_status(rundir: str) -> Status:
@@ -80,11 +80,8 @@ def read_status(rundir: str) -> Status:
 def of_all_processes(name: str) -> Iterator[Tuple[int, bytes]]:
     """The file /proc/PID/name of each process that lets us read it."""
     for pid in [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]:
-        try:
-            with open("/proc/%d/%s" % (pid, name), "rb") as file:
-                yield pid, file.read()
-        except OSError:
-            continue  # gone, or another user's
+        with contextlib.suppress(OSError), open("/proc/%d/%s" % (pid, name), "rb") as file:  # gone, or another user's
+            yield pid, file.read()
 
 
 def descendants(root: int) -> Set[int]:
@@ -146,8 +143,7 @@ class Health(threading.Thread):
     def run(self) -> None:
         while not self.done.wait(1.0):
             self.ok = answers(self.url) if self.url else time.monotonic() - self.born >= SETTLED_S
-            if self.ok:
-                self.last_ok = time.monotonic()
+            self.last_ok = time.monotonic() if self.ok else self.last_ok
 
 
 class Supervisor:
@@ -155,7 +151,7 @@ class Supervisor:
         self.rundir, self.spec = rundir, read_json(rundir, "spec.json")
         self.url: Optional[str] = self.spec.get("health_url")
         self.pid = self.deaths = 0  # no pid: it does not run
-        self.ever_healthy = self.stopping = False
+        self.ever_healthy = self.stopping = self.interrupted = False
         self.status = dict(BLANK, name=os.path.basename(rundir), supervisor_pid=os.getpid())
 
     def supervise(self, announce: int) -> None:
@@ -177,7 +173,8 @@ class Supervisor:
             if self.wait(backoff):
                 break
             backoff, error = min(backoff * 2, BACKOFF_MAX_S), self.spawn()
-        self.update(state="exited" if self.stopping else "failed", last_error=None if self.stopping else error)
+        state = "stopping" if self.interrupted else "exited" if self.stopping else "failed"
+        self.update(state=state, last_error=None if self.stopping else error)
 
     def spawn(self) -> str:
         """Starts the process; returns why it could not."""
@@ -188,6 +185,7 @@ class Supervisor:
         environment = dict(os.environ, **dict(self.spec.get("env", {}), **ours))
         limit_log(self.rundir)
         try:
+            os.makedirs(environment.get("TMPDIR") or self.rundir, exist_ok=True)  # what cleans /tmp may have taken it
             environment.update({k: open(p).read().strip() for k, p in self.spec.get("env_files", {}).items()})  # noqa: SIM115
             with open(os.path.join(self.rundir, "log"), "ab") as log:
                 child = subprocess.Popen(self.spec["argv"], env=environment, cwd=self.rundir, stdin=subprocess.DEVNULL,
@@ -230,8 +228,7 @@ class Supervisor:
         limit = float(self.spec.get("hang_after_s", 30) if was_healthy else self.spec.get("start_within_s", 1800))
         if silence <= limit:
             return ""
-        if not was_healthy:
-            self.deaths = EARLY_DEATHS  # another attempt would take as long
+        self.deaths = self.deaths if was_healthy else EARLY_DEATHS  # another attempt would take as long
         return "%s: no good answer from %s for %g s" % ("hung" if was_healthy else "never came up", self.url, limit)
 
     def drain(self) -> None:
@@ -264,7 +261,7 @@ class Supervisor:
         while had == self.pid and time.monotonic() < deadline:
             got = signal.sigtimedwait([signal.SIGTERM, signal.SIGCHLD], max(0.0, deadline - time.monotonic()))
             if got and got.si_signo == signal.SIGTERM:
-                self.stopping = True
+                self.stopping, self.interrupted = True, not os.path.exists(os.path.join(self.rundir, STOPPED))
                 return True
             self.reap()
         return False
@@ -284,7 +281,8 @@ class Supervisor:
         path = os.path.join(self.rundir, "status.json")
         with contextlib.suppress(OSError):  # a full disk is no reason to stop serving
             with open(path + ".new", "w") as file:
-                json.dump(self.status, file)
+                print(json.dumps(self.status), file=file, flush=True)
+                os.fsync(file.fileno())  # a power cut leaves the old one or the new, not half of it
             os.replace(path + ".new", path)
 
 
@@ -299,12 +297,10 @@ def limit_log(rundir: str) -> None:
 
 def last_words(rundir: str) -> str:
     """The last line of the log that names an error, else the last line."""
-    try:
-        with open(os.path.join(rundir, "log"), "rb") as log:
-            log.seek(max(0, os.path.getsize(log.name) - 16384))
-            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "no log"
+    lines = ["no log"]
+    with contextlib.suppress(OSError), open(os.path.join(rundir, "log"), "rb") as log:
+        log.seek(max(0, os.path.getsize(log.name) - 16384))
+        lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     return ([line for line in lines if "Error" in line or "error:" in line] or lines or [""])[-1][:500]
 
 
@@ -323,6 +319,8 @@ def run(rundir: str, announce: int) -> int:
 
 def launch(rundir: str) -> None:
     """Starts a supervisor and waits until it has made its first attempt."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(rundir, STOPPED))
     told, announce = os.pipe()
     environment = dict(os.environ, **{SUPERVISOR_MARKER: marker(rundir)})
     argv = [sys.executable, os.path.abspath(__file__), "run", rundir, str(announce)]
@@ -348,6 +346,8 @@ def stop(rundir: str, grace: Optional[float]) -> Status:
     """Has the supervisor drain and end its process. What is left when patience ends is killed, the supervisor too."""
     own = float(read_json(rundir, "spec.json").get("stop_grace_s", 30)) + PATIENCE_S + 30
     deadline = time.monotonic() + (own if grace is None else grace)
+    with contextlib.suppress(OSError), open(os.path.join(rundir, STOPPED), "w"):
+        pass  # before the signal
     send(supervisors(rundir), signal.SIGTERM)
     while supervisors(rundir) and time.monotonic() < deadline:
         time.sleep(0.1)
