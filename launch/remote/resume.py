@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Starts again what ran on this node when it went down: `resume.py DIR`, by systemd after a boot. Python 3.6, Linux.
+
+Each DIR/run/NAME that lived then is started, and a line printed for it. What was stopped on purpose, or had failed,
+stays as it is; what still runs is left alone. Parts of an instance over several nodes make sense together only, and are
+left to `llmfleet up`. Exit code 1: something could not be started. Lies beside supervise.py and uses it.
+"""
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Dict
+from urllib.parse import urlsplit
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+TOGETHER, SPANNING = ("ray-head", "ray-worker", "rank"), ("vllm_ray.py", "vllm_rank.py")  # kinds; engines' scripts
+PATIENCE_S = 120.0  # a user's unit cannot be put behind the network, nor behind docker's daemon
+
+
+def resume(folder: str) -> int:
+    supervise: Any = importlib.import_module("supervise")
+    failed, apart, deadline = 0, [], time.monotonic() + PATIENCE_S
+    run = os.path.join(folder, "run")
+    for name in sorted(os.listdir(run)) if os.path.isdir(run) else []:
+        rundir = os.path.join(run, name)
+        spec, state = supervise.read_json(rundir, "spec.json"), supervise.read_json(rundir, "status.json").get("state")
+        if os.path.exists(os.path.join(rundir, supervise.STOPPED)) or state not in supervise.LIVE_STATES:
+            print("%s: left as it was, it did not run" % name, flush=True)
+        elif spans_nodes(spec):
+            apart.append(name)
+        else:
+            while not ready(spec) and time.monotonic() < deadline:
+                time.sleep(1.0)
+            answer = start(rundir)
+            why = "" if answer.get("state") in supervise.LIVE_STATES else answer.get("last_error") or "it says nothing"
+            failed += bool(why)
+            print("%s: %s" % (name, "NOT STARTED: " + why if why else answer["state"]), flush=True)
+    if apart:
+        print("%s: left, they belong to what spans nodes: `llmfleet up` starts them" % ", ".join(apart), flush=True)
+    return 1 if failed else 0
+
+
+def spans_nodes(spec: Dict[str, Any]) -> bool:
+    scripts = [os.path.basename(word) for word in spec.get("argv", [])[1:2]]
+    return spec.get("kind") in TOGETHER or any(script in SPANNING for script in scripts)
+
+
+def ready(spec: Dict[str, Any]) -> bool:
+    """Whether there is what it needs: the address that it listens on, and its container runtime."""
+    host = urlsplit(spec.get("health_url") or "").hostname
+    return (not host or has_address(host)) and (not spec.get("cleanup") or runs_containers(spec))
+
+
+def has_address(host: str) -> bool:
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(place)
+    except OSError:
+        return False
+    return True
+
+
+def runs_containers(spec: Dict[str, Any]) -> bool:
+    null, environment = subprocess.DEVNULL, dict(os.environ, **spec.get("env", {}))
+    try:
+        asked = [spec["cleanup"][0], "ps"]
+        return subprocess.call(asked, env=environment, stdin=null, stdout=null, stderr=null, timeout=20) == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def start(rundir: str) -> Dict[str, Any]:
+    """The status that supervise.py answers with, which does nothing where it runs already."""
+    argv = [sys.executable, os.path.join(HERE, "supervise.py"), "start", rundir]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        return dict(json.loads(done.stdout.decode()))
+    except ValueError:
+        return {"last_error": done.stderr.decode(errors="replace").strip()[-500:]}
+
+
+if __name__ == "__main__":
+    sys.exit(resume(os.path.realpath(sys.argv[1])))
