@@ -15,7 +15,7 @@ from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption
 from llmfleet.cli.plan import plan_of, write_plan
 from llmfleet.cli.progress import plain_progress
 from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory
-from llmfleet.launch import units
+from llmfleet.launch.units import watch as watch_unit
 from llmfleet.launch.watch_loop import Watch, WatchOptions
 
 
@@ -73,11 +73,11 @@ def _unit(path: Path, *, apply: bool, dead_after: float, interval: float, instal
     program = Path(sys.executable).with_name("llmfleet")
     figures = ("--dead-after", f"{dead_after:g}", "--interval", f"{interval:g}")
     argv = (str(program), "watch", "--inventory", str(path.resolve()), *figures, *(("--apply",) if apply else ()))
-    text = units.unit_text(cluster, argv, folder, system=system)
+    text = watch_unit.unit_text(cluster, argv, folder, system=system)
     if not install:
         typer.echo(text, nl=False)
         return
-    written = units.install(cluster, text, system=system)
+    written = watch_unit.install(cluster, text, system=system)
     systemctl = "systemctl" if system else "systemctl --user"
     typer.echo(f"{written} is written. Next: {systemctl} daemon-reload && {systemctl} enable --now {written.name}")
     if not system:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmfleet.launch.record.state import write_atomically
+from llmfleet.launch.units.words import command, escaped, quoted
 from llmfleet.planner.errors import InputError
 
 SYSTEM, USER = Path("/etc/systemd/system"), Path("~/.config/systemd/user")
@@ -33,7 +34,7 @@ def unit_text(cluster: str, argv: Sequence[str], folder: Path, *, system: bool) 
             "After=network-online.target",
             "",
             "[Service]",
-            f"ExecStart={' '.join(quoted(word) for word in argv)}",
+            f"ExecStart={command(argv)}",
             f"WorkingDirectory={escaped(str(folder))}",
             "Restart=always",
             "RestartSec=10",
@@ -45,19 +46,6 @@ def unit_text(cluster: str, argv: Sequence[str], folder: Path, *, system: bool) 
             "",
         ]
     )
-
-
-def escaped(text: str) -> str:
-    """Specifiers begin with a percent sign: man systemd.unit."""
-    if any(ord(c) < 32 for c in text):
-        raise InputError(f"{text!r} cannot stand in a unit file", hint="Move the inventory to a path without it.")
-    return text.replace("%", "%%")
-
-
-def quoted(word: str) -> str:
-    """One word of a command line: man systemd.service, COMMAND LINES."""
-    body = escaped(word).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
-    return f'"{body}"' if not body or set(body) & set(" '\"\\;") else body
 
 
 def install(cluster: str, text: str, *, system: bool) -> Path:

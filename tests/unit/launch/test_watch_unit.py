@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmfleet.launch import units
+from llmfleet.launch.units import watch as units
+from llmfleet.launch.units.words import command, quoted
 from llmfleet.planner.errors import InputError
 
 PLAIN = """\
@@ -68,7 +69,20 @@ def test_a_newline_cannot_stand_in_a_unit() -> None:
 
 
 def test_quoting() -> None:
-    assert units.quoted("plain") == "plain"
-    assert units.quoted("a b%c") == '"a b%%c"'
-    assert units.quoted('a"b\\c$d') == '"a\\"b\\\\c$$d"'
-    assert units.quoted("") == '""'
+    assert quoted("plain") == "plain"
+    assert quoted("a b%c") == '"a b%%c"'
+    assert quoted('a"b\\c') == '"a\\"b\\\\c"'
+    assert quoted("") == '""'
+
+
+def test_a_dollar_sign_is_doubled_where_it_would_be_a_variable_and_nowhere_else() -> None:
+    assert command(("/bin/true", "$HOME", "a $b")) == '/bin/true $$HOME "a $$b"'
+    unit = text(Path("/srv/a$b"))
+    assert "--inventory /srv/a$$b/inventory.yaml\n" in unit
+    assert "WorkingDirectory=/srv/a$b\n" in unit
+    assert "ReadWritePaths=/srv/a$b\n" in unit
+
+
+def test_a_program_with_a_dollar_sign_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be started by systemd"):
+        command(("/opt/a$b/python", "x"))
