@@ -11,8 +11,8 @@ from llmfleet.launch.change import desired
 from llmfleet.launch.change.steps import Runner, Step
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.processes import ask_statuses, last_line, stop_step, supervise
-from llmfleet.launch.phases import connect, router
-from llmfleet.launch.results import DownReport
+from llmfleet.launch.phases import at_boot, connect, router
+from llmfleet.launch.results import ChangedStep, DownReport
 from llmfleet.launch.session import Session
 from llmfleet.launch.up import locked_session
 from llmfleet.planner.errors import CommandError, FleetError, TransportError
@@ -22,7 +22,8 @@ ANY_EXISTS = 'for path; do [ -e "$path" ] && exit 0; done; exit 1'
 REMOVE_WITHIN_S = 300.0
 # Clients lose their address first, engines finish what they hold, Ray goes last.
 ORDER = ("router", "engine", "rank", "ray-worker", "ray-head")
-PHASES = ("connect", "stop router", "stop instances", "stop ranks", "stop ray workers", "stop ray head", "clean up")
+STOPS = ("stop router", "stop instances", "stop ranks", "stop ray workers", "stop ray head")
+PHASES = ("connect", "at boot", *STOPS, "clean up")
 
 
 def down(fleet: Fleet, *, dry_run: bool = False, keep_weights: bool = False) -> DownReport:
@@ -32,8 +33,10 @@ def down(fleet: Fleet, *, dry_run: bool = False, keep_weights: bool = False) -> 
         lose = partial(_lose, session)
         runner = Runner(fleet.observe, dry_run, len(PHASES), session.check_lock, lose, session.audit)
         runner.phase(1, PHASES[0], lambda: _connect(session))
-        stopped = []
-        for number, kind in enumerate(ORDER, start=2):
+        stopped: list[ChangedStep] = []
+        # first: a machine that goes down meanwhile must not come back with what was still to be stopped
+        stopped += runner.phase(2, PHASES[1], lambda: at_boot.remove_steps(session, session.transports))
+        for number, kind in enumerate(ORDER, start=3):
             stopped += runner.phase(number, PHASES[number - 1], partial(_stop_kind, session, kind))
         stopped += runner.phase(len(PHASES), PHASES[-1], lambda: _clean_steps(session, keep_weights=keep_weights))
         if not dry_run:

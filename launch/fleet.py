@@ -11,6 +11,7 @@ from llmfleet.planner.plan import Plan
 
 SUPERVISE = "supervise.py"
 PROBE = "probe.py"
+RESUME = "resume.py"
 FETCH = "fetch.py"
 SERVE_FILES, PULL_FILES, LIST_MODEL = "serve_files.py", "pull_files.py", "list_model.py"
 

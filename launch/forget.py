@@ -10,6 +10,8 @@ from llmfleet.launch.session import Session
 from llmfleet.launch.up import locked_session
 from llmfleet.planner.errors import HostKeyError, InputError, StateError
 
+AT_BOOT = "should it come back, it starts its engines by itself: disable its llmfleet unit of systemd, or wipe it"
+
 
 def forget(fleet: Fleet, node: str) -> tuple[str, ...]:
     """The processes that were on record there. Raises InputError for a node that is not on record, StateError for one
@@ -26,6 +28,8 @@ def forget(fleet: Fleet, node: str) -> tuple[str, ...]:
             known = ", ".join(sorted(state.nodes)) or "none"
             raise InputError(f'no node "{node}" is on record', hint=f"On record: {known}.")
         _is_gone(session, node)
+        if session.node(node).runtime.at_boot:
+            session.note(AT_BOOT, node=node, level="warning")
         lost = tuple(sorted(r.name for r in state.processes.values() if r.node == node))
         session.store.change(
             lambda s: replace(

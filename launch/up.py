@@ -18,6 +18,7 @@ from llmfleet.launch.nodes.process import MEMBERS, Process
 from llmfleet.launch.nodes.processes import Statuses, read_statuses
 from llmfleet.launch.phases import (
     agree,
+    at_boot,
     checks,
     connect,
     facts,
@@ -132,6 +133,10 @@ def scripts_phase(up: Up) -> list[Step]:
     return [*scripts.script_steps(up.session, up.nodes), *scripts.key_steps(up.session, up.instances)]
 
 
+def boot_phase(up: Up) -> list[Step]:
+    return at_boot.boot_steps(up.session, up.nodes, up.left)
+
+
 def weights_phase(up: Up) -> Iterable[Sequence[Step]]:
     copies, loads = images.image_steps(up.session, up.instances)
     yield [*weights.weight_steps(up.session, up.instances), *copies]
@@ -203,6 +208,7 @@ PHASES: tuple[tuple[str, Callable[[Up], Iterable[Sequence[Step]]]], ...] = (
     ("checks", one(checks_phase)),
     ("compare", one(compare_phase)),
     ("scripts", one(scripts_phase)),
+    ("at boot", one(boot_phase)),
     ("weights", weights_phase),
     ("stop what cannot serve", one(clear_phase)),
     ("ray head", one(ray_head_phase)),

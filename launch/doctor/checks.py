@@ -33,6 +33,7 @@ CHECKS: tuple[Callable[[View], CheckResult | None], ...] = (
     machine.memory,
     machine.shared_memory,
     machine.open_files,
+    machine.at_boot,
 )
 
 

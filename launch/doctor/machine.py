@@ -1,4 +1,4 @@
-"""The machine: its Python, clock, memory, shared memory and limits."""
+"""The machine: its Python, clock, memory, shared memory and limits, and what starts things there after a reboot."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ CLOCK = Check("clock", "log lines of several nodes are put in order by their clo
 MEMORY = Check("memory", "a CPU slot is a share of the machine's memory")
 SHM = Check("shared memory", "the GPUs of an instance, and Ray, exchange data through /dev/shm")
 FILES = Check("open files", "router, engines and Ray hold a file for each connection")
+AT_BOOT = Check("at boot", "a unit of systemd starts the node's engines again after a reboot")
 
 
 def python(view: View) -> CheckResult:
@@ -84,6 +85,24 @@ def open_files(view: View) -> CheckResult | None:
             f"In /etc/security/limits.conf: {view.facts.user} - nofile {WANTED_FILES}. It holds from the next login.",
         )
     return FILES.ok("unlimited" if hard < 0 else str(hard))
+
+
+def at_boot(view: View) -> CheckResult | None:
+    """Only where the inventory asks for it."""
+    boot, user = view.facts.boot, view.facts.user
+    if not view.node.runtime.at_boot or boot is None:
+        return None
+    if not boot.systemd or not boot.systemctl:
+        return AT_BOOT.fail(
+            "`at_boot` is set, and " + ("systemd is not its process 1" if boot.systemctl else "it has no systemctl"),
+            "Set `runtime: {at_boot: false}` on the node: `llmfleet up` starts after a reboot what is missing.",
+        )
+    if view.facts.uid and not boot.linger:
+        return AT_BOOT.fail(
+            f"`at_boot` is set, and units of {user} start when {user} logs in, not at boot",
+            f"On the node: sudo loginctl enable-linger {user}",
+        )
+    return AT_BOOT.ok("by systemd" if not view.facts.uid else f"by systemd, for {user}")
 
 
 def ours_run(view: View) -> bool:

@@ -62,6 +62,17 @@ class WeightsFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BootFacts:
+    """What could start our processes after a reboot, and what with."""
+
+    systemd: bool  # is process 1
+    systemctl: bool
+    linger: bool  # the user's own units start at boot, not at login
+    python: str  # absolute path of the Python that runs our scripts
+    path: str  # PATH of an SSH session, that engines are started with
+
+
+@dataclass(frozen=True, slots=True)
 class PortFacts:
     """A port that somebody listens on where we would. Who, is None for another user's process."""
 
@@ -113,19 +124,21 @@ class NodeFacts:
     cuda: str | None = None  # newest CUDA that the driver runs, if asked to discover
     vendor: str = "nvidia"  # of the GPUs
     address: str | None = None  # its own: as asked, else the one that our SSH connection reached
+    boot: BootFacts | None = None  # if asked for
 
 
 def facts_request(
     *, python: str | None = None, host: str | None = None, paths: Iterable[str] = (), models: Iterable[str] = (),
     ports: Mapping[int, str] | None = None, folder: str | None = None, peers: Iterable[str] = (),
-    runtime: str | None = None, images: Iterable[str] = (), discover: bool = False,
+    runtime: str | None = None, images: Iterable[str] = (), discover: bool = False, boot: bool = False,
 ) -> str:
     """The script's argument. `python`: of the engines; `host`: the node's own address; `folder`: ours on the node;
     `ports`: each with the address to listen on, "" for all of them; `runtime`: docker or podman;
-    `discover`: also what only `init` wants to know."""
+    `discover`: also what only `init` wants to know; `boot`: what could start processes after a reboot."""
     asked: dict[str, Any] = {"paths": list(paths), "models": list(models), "ports": dict(ports or {})}
     asked |= {"peers": list(peers), "images": list(images)}
     known = {"python": python, "host": host, "dir": folder, "runtime": runtime, "discover": discover or None}
+    known["boot"] = boot or None
     return json.dumps({**asked, **{key: value for key, value in known.items() if value is not None}})
 
 
@@ -174,6 +187,7 @@ def _facts(raw: Mapping[str, Any]) -> NodeFacts:
         runtimes={name: RuntimeFacts(**found) for name, found in raw["runtimes"].items()},
         images=raw["images"],
         address=raw["address"],
+        boot=BootFacts(**raw["boot"]) if raw["boot"] else None,
     )
 
 

@@ -3,7 +3,7 @@
 JSON: {"python": of the engines, "host": the node's address, "paths": [whose disk], "models": [files or folders],
 "ports": {that should be free: the address to listen on, "" for all of them}, "dir": the node's folder of ours,
 "peers": [addresses of other nodes], "runtime": docker or podman, "images": [that it should have],
-"discover": true for what `init` wants to know}.
+"discover": true for what `init` wants to know, "boot": true for what could start processes after a reboot}.
 Every key may be left out.
 """
 
@@ -101,6 +101,7 @@ def main() -> None:
         "envoy": envoy(asked.get("python", "")),
         "interface": interface(own) if own else None,
         "processes": processes(asked.get("dir", "")),
+        "boot": boot() if asked.get("boot") else None,
     }
     print(json.dumps(facts))
 
@@ -363,6 +364,13 @@ def processes(folder: str) -> List[Any]:
     out, _ = run([sys.executable, script, "status"] + [os.path.join(rundir, n) for n in sorted(os.listdir(rundir))])
     found = json.loads(out) if out else []
     return found if isinstance(found, list) else []
+
+
+def boot() -> Dict[str, Any]:
+    """Of systemd; and what our scripts would be started with. Of a user who never was here, loginctl says nothing."""
+    linger = run(["loginctl", "show-user", getpass.getuser(), "-p", "Linger"])[0]
+    return {"systemd": os.path.isdir("/run/systemd/system"), "systemctl": shutil.which("systemctl") is not None,
+            "linger": linger.strip() == "Linger=yes", "python": sys.executable, "path": os.environ.get("PATH", "")}
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from typing import Any, Dict
 from urllib.parse import urlsplit
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
 TOGETHER, SPANNING = ("ray-head", "ray-worker", "rank"), ("vllm_ray.py", "vllm_rank.py")  # kinds; engines' scripts
 PATIENCE_S = 120.0  # a user's unit cannot be put behind the network, nor behind docker's daemon
 
 
 def resume(folder: str) -> int:
+    sys.path.insert(0, HERE)
     supervise: Any = importlib.import_module("supervise")
     failed, apart, deadline = 0, [], time.monotonic() + PATIENCE_S
     run = os.path.join(folder, "run")

@@ -21,9 +21,10 @@ def quoted(word: str) -> str:
 
 
 def command(argv: Sequence[str]) -> str:
-    """A command line. Of its program systemd takes dollar signs as they are where it looks for the file, and for
-    variables where it starts it: there is no way to write one."""
+    """A command line. In the name of a program systemd takes no quotes and backslashes; and dollar signs as they are
+    where it looks for the file, but for variables where it starts it."""
     program, *words = argv
-    if "$" in program:
-        raise InputError(f"{program} cannot be started by systemd: it has a `$`", hint="Use a path without it.")
+    if bad := set(program) & set("$\"'\\"):
+        what = f"systemd cannot start {program}: {' '.join(sorted(bad))} cannot be in the name of a program"
+        raise InputError(what, hint="Use a path without it.")
     return " ".join([quoted(program), *(quoted(word).replace("$", "$$") for word in words)])

@@ -91,7 +91,9 @@ class Runtime(Strict):
         default=None,
         description="llama.cpp's own llama-server, for instance built with CUDA; the xllamacpp package if left out.",
     )
-    dir: Path = Field(default="~/.llmfleet", description="The only folder on the node that llmfleet writes to.")
+    dir: Path = Field(
+        default="~/.llmfleet", description="The only folder on the node that llmfleet writes to, but for `at_boot`."
+    )
     env: dict[Variable, Line] = Field(
         default_factory=dict, description="Extra environment for engines. No secrets here."
     )
@@ -101,6 +103,11 @@ class Runtime(Strict):
     )
     interface: Interface | None = Field(
         default=None, description="Network interface of the node's address, for NCCL and gloo; discovered if left out."
+    )
+    at_boot: bool = Field(
+        default=False,
+        description="Whether what ran on the node starts again after a reboot: by a unit of systemd, the one file of "
+        "llmfleet outside `dir`. Instances over several nodes wait for `llmfleet up`.",
     )
 
 

@@ -14,7 +14,7 @@ from llmfleet.launch.doctor import files, gpus, machine, network, software
 from llmfleet.launch.doctor.checks import CHECKS, node_results
 from llmfleet.launch.doctor.result import CheckResult
 from llmfleet.launch.doctor.view import View
-from llmfleet.launch.nodes.facts import DiskFacts, PortFacts, RuntimeFacts, WeightsFacts
+from llmfleet.launch.nodes.facts import BootFacts, DiskFacts, PortFacts, RuntimeFacts, WeightsFacts
 from llmfleet.launch.nodes.probe import ProcessStatus
 from llmfleet.launch.phases.facts import clock_skew
 from llmfleet.planner.plan import Budget, Instance
@@ -30,6 +30,18 @@ def contained(runtimes: Mapping[str, RuntimeFacts], of: Instance | None = None, 
     """A node whose engines run in docker."""
     one = of or instance(image="vllm:1")
     return view({"runtimes": runtimes, **changes}, node=node(kind="docker"), instances=(one,))
+
+
+def at_boot(*, systemd: bool = True, systemctl: bool = True, linger: bool = True, uid: int = 1000) -> View:
+    """A node that is to start its engines again after a reboot."""
+    boot = BootFacts(systemd, systemctl, linger, "/usr/bin/python3", "/usr/bin")
+    return view({"boot": boot, "uid": uid}, node=node(at_boot=True))
+
+
+def test_what_starts_at_boot_matters_only_where_it_is_asked_for() -> None:
+    asked = at_boot(systemd=False)
+    assert "at boot" in [r.name for r in node_results(asked)]
+    assert machine.at_boot(view({"boot": asked.facts.boot})) is None
 
 
 def test_a_healthy_node_passes_every_check_that_concerns_it() -> None:
@@ -63,6 +75,11 @@ def test_without_a_plan_only_the_node_itself_is_checked() -> None:
         (machine.open_files, view({"nofile": (1024, 4096)}), "warn", ["4096"]),
         (machine.open_files, view({"nofile": (256, 512)}), "fail", ["512"]),
         (machine.open_files, view({"nofile": (1024, -1)}), "ok", ["unlimited"]),
+        (machine.at_boot, at_boot(), "ok", ["by systemd, for ops"]),
+        (machine.at_boot, at_boot(uid=0, linger=False), "ok", ["by systemd"]),
+        (machine.at_boot, at_boot(linger=False), "fail", ["units of ops start when ops logs in"]),
+        (machine.at_boot, at_boot(systemd=False), "fail", ["systemd is not its process 1"]),
+        (machine.at_boot, at_boot(systemd=False, systemctl=False, uid=0), "fail", ["it has no systemctl"]),
         (gpus.gpus, view({"gpus": (gpu(0),)}), "fail", ["2 x A800-80G", "the node has 1"]),
         (gpus.gpus, view({"gpus": (), "gpu_error": "no driver"}), "fail", ["no driver"]),
         (gpus.gpus, view({"gpus": (), "gpu_error": "no driver"}, node=node("8 x 910B2")), "warn", ["no driver"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import socket
@@ -54,6 +55,23 @@ def test_this_machine() -> None:
     assert facts.uid == os.getuid()
     assert abs(facts.epoch - time.time()) < 600
     assert (facts.ports, facts.processes, facts.versions) == ((), (), {})
+
+
+def test_what_could_start_processes_after_a_reboot(tmp_path: Path) -> None:
+    assert ask("{}").boot is None
+    asked = facts_request(boot=True)
+    command(tmp_path / "bin", "systemctl", "exit 0")
+    says_yes = f'[ "$*" = "show-user {getpass.getuser()} -p Linger" ] && echo Linger=yes'
+    path = command(tmp_path / "bin", "loginctl", says_yes)
+    found = ask(asked, path).boot
+    assert found is not None
+    assert (found.systemctl, found.linger, found.python) == (True, True, sys.executable)
+    assert found.systemd == Path("/run/systemd/system").is_dir()
+    assert found.path == f"{path}:{os.environ['PATH']}"
+    command(tmp_path / "bin", "loginctl", "echo 'User ID 1000 is not logged in or lingering' >&2; exit 1")
+    again = ask(asked, path).boot
+    assert again is not None
+    assert not again.linger
 
 
 def test_disks_are_those_that_would_hold_the_path(tmp_path: Path) -> None:
