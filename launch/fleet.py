@@ -33,7 +33,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class NodeFolder:
-    """Absolute paths of ours on one node. Nothing of llmfleet is written elsewhere."""
+    """Absolute paths of ours on one node. Nothing of llmfleet is written elsewhere, but units/boot.py's."""
 
     root: str
 

@@ -65,6 +65,7 @@ class BootUnit:
         return text is not None and self._description.encode() in text.splitlines()
 
     def text(self, runtime: Runtime, boot: BootFacts) -> str:
+        """The whole file. Raises InputError for paths that no unit can hold."""
         after = ["network-online.target", "remote-fs.target", *(["docker.service"] if runtime.kind == "docker" else [])]
         root = self.folder.root
         return "\n".join(
