@@ -125,6 +125,7 @@ class NodeFacts:
     vendor: str = "nvidia"  # of the GPUs
     address: str | None = None  # its own: as asked, else the one that our SSH connection reached
     boot: BootFacts | None = None  # if asked for
+    units: tuple[str, ...] = ()  # names of systemd's unit files that may be ours
 
 
 def facts_request(
@@ -188,6 +189,7 @@ def _facts(raw: Mapping[str, Any]) -> NodeFacts:
         images=raw["images"],
         address=raw["address"],
         boot=BootFacts(**raw["boot"]) if raw["boot"] else None,
+        units=tuple(raw["units"]),
     )
 
 

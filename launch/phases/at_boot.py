@@ -16,10 +16,13 @@ RELOAD = ("daemon-reload",)
 def boot_steps(session: Session, nodes: Iterable[str], left: Collection[str]) -> list[Step]:
     """`left`: nodes that the plan no longer has."""
     asked = [n for n in nodes if session.node(n).runtime.at_boot]
-    return [
-        *(_install_step(session, n) for n in asked),
-        *remove_steps(session, {*nodes, *left} - set(asked)),
-    ]
+    others = {n for n in {*nodes, *left} - set(asked) if _may_have(session, n)}
+    return [*(_install_step(session, n) for n in asked), *remove_steps(session, others)]
+
+
+def _may_have(session: Session, node: str) -> bool:
+    facts = session.facts.get(node)
+    return facts is None or _unit(session, node, system=True).name in facts.units
 
 
 def remove_steps(session: Session, nodes: Iterable[str]) -> list[Step]:

@@ -102,6 +102,7 @@ def main() -> None:
         "interface": interface(own) if own else None,
         "processes": processes(asked.get("dir", "")),
         "boot": boot() if asked.get("boot") else None,
+        "units": units(),
     }
     print(json.dumps(facts))
 
@@ -364,6 +365,13 @@ def processes(folder: str) -> List[Any]:
     out, _ = run([sys.executable, script, "status"] + [os.path.join(rundir, n) for n in sorted(os.listdir(rundir))])
     found = json.loads(out) if out else []
     return found if isinstance(found, list) else []
+
+
+def units() -> List[str]:
+    """Names of unit files that may be ours, so that nobody has to look for them once more."""
+    folders = ("/etc/systemd/system", os.path.expanduser("~/.config/systemd/user"))
+    found = [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
+    return sorted(name for name in found if name.startswith("llmfleet-") and name.endswith(".service"))
 
 
 def boot() -> Dict[str, Any]:

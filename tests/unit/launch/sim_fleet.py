@@ -216,6 +216,7 @@ class SimNode(FakeTransport):
             "no_proxy": "", "binds": True, "address": None, "gpu_users": [], "other_gpus": {}, "topology": "",
             "smi": "", "routes": dict.fromkeys(asked["peers"], asked.get("host")), "runtimes": {}, "images": {},
             "interfaces": {"eth0": {"mtu": 1500, "mbits": 25000}},
+            "units": [f.rpartition("/")[2] for f in self.files if f.endswith(".service")],
             "boot": asked.get("boot") and {"systemd": True, "systemctl": True, "linger": True, "path": "/bin:/usr/bin",
                                            "python": "/usr/bin/python3"},
         }  # fmt: skip
