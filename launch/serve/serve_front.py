@@ -16,12 +16,12 @@ from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from serve_engine import Engine
-from serve_pieces import Json, Pieces, error_text, head_of, refusal, respond
+from serve_pieces import Json, NobodyError, Pieces, error_text, head_of, refusal, respond
 from serve_rag import Rag
 from starlette.responses import Response
 
 TRIES = 3  # of a request whose replica died before it answered
-GONE = (RayActorError, DeploymentUnavailableError)
+GONE = (RayActorError, DeploymentUnavailableError, NobodyError)
 ENGINE_DEAD = "EngineDeadError"  # vLLM's own word, wrapped by Ray
 http = FastAPI()
 
@@ -50,7 +50,7 @@ class Ingress:
         self.handles = {kind: handle.options(stream=True) for kind, handle in handles.items()}
         self.names = names
         self.rag = Rag(self, **rag) if rag else None
-        self.alive = set(handles)
+        self.running = dict.fromkeys(handles, 1)  # replicas, as the controller said last
         self.looking: Optional["asyncio.Task[None]"] = None
 
     @http.post("/v1/rag")  # type: ignore[untyped-decorator]
@@ -62,16 +62,19 @@ class Ingress:
     @http.get("/{kind}/health")  # type: ignore[untyped-decorator]
     async def health(self, kind: str) -> Any:
         """Whether the kind has a running replica, as the controller said last: a check must not wait for it."""
+        self.look_again()
+        return Response(status_code=200 if self.running.get(kind) else 503)
+
+    def look_again(self) -> None:
         if self.looking is None or self.looking.done():
             self.looking = asyncio.create_task(self.look())
-        return Response(status_code=200 if kind in self.alive else 503)
 
     async def look(self) -> None:
         """While the controller is away, what it said last is what is known: replicas serve on without it."""
         try:
             applications = (await asyncio.to_thread(serve.status)).applications.values()
-            running = {n for a in applications for n, d in a.deployments.items() if d.replica_states.get("RUNNING")}
-            self.alive = {kind for kind in self.handles if kind in running}
+            found = {n: d.replica_states.get("RUNNING", 0) for a in applications for n, d in a.deployments.items()}
+            self.running = {kind: found.get(kind, 0) for kind in self.handles}
         except Exception as error:  # whatever it is
             logging.getLogger("ray.serve").warning("the controller did not answer: %s", error)
         await asyncio.sleep(1.0)
@@ -86,13 +89,17 @@ class Ingress:
         return await respond(self.ask(kind, "/" + path, body, request.headers.get("x-session-id", "")))
 
     async def ask(self, kind: str, path: str, body: Json, session: str = "") -> Pieces:
-        """Pieces of the answer. A replica that dies before its first piece has the request asked of another."""
+        """Pieces of the answer. A replica that dies before its first piece has the request asked of another of its
+        kind; where there is none, who asked is told at once, and may ask another kind."""
         handle = self.handles[kind].options(session_id=session) if session else self.handles[kind]
         for left in reversed(range(TRIES)):
             begun = False
+            pieces = handle.ask.remote(path, body)
             try:
-                async for piece in handle.ask.remote(path, body):
-                    begun = True
+                head = await self.first(kind, pieces)
+                begun = True
+                yield head
+                async for piece in pieces:
                     yield piece
                 return
             except BackPressureError:
@@ -102,6 +109,19 @@ class Ingress:
             except (*GONE, RayTaskError) as error:
                 if begun or not (isinstance(error, GONE) or ENGINE_DEAD in str(error)):
                     raise
-                if not left:
+                if not left or self.running.get(kind, 0) < 2:
                     yield head_of(503)
                     yield error_text(503, "replicas of %s died" % kind)
+                    return
+
+    async def first(self, kind: str, pieces: Any) -> Any:
+        """Its first piece. Ray keeps a request until a replica comes, however long that takes: no longer than there
+        is one that runs, since another kind may answer."""
+        task = asyncio.ensure_future(pieces.__anext__())
+        while not (await asyncio.wait({task}, timeout=1.0))[0]:
+            self.look_again()
+            if not self.running.get(kind):
+                task.cancel()
+                pieces.cancel()
+                raise NobodyError(kind)
+        return task.result()

@@ -17,6 +17,10 @@ class RefusedError(Exception):
         self.status = status
 
 
+class NobodyError(Exception):
+    """No replica of a kind runs."""
+
+
 def head_of(status: int, kind: str = JSON) -> Json:
     return {"status": status, "type": kind}
 
