@@ -25,6 +25,7 @@ with warnings.catch_warnings():
 CRDS = Path(__file__).parents[2] / "data" / "crds"
 OF_KIND = {"LeaderWorkerSet": "leaderworkerset", "ServiceMonitor": "servicemonitors", "RayService": "rayservices"}
 KUBERNETES = "1.34"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a fleet's manifests are long
 
 ONE_NODE = """
 cluster: small
@@ -52,7 +53,7 @@ def export(text: str, **options: Any) -> tuple[Inventory, Plan, Export]:
 
 
 def documents(made: Export) -> list[dict[str, Any]]:
-    return [part for name, text in made.files.items() if name.endswith(".yaml") for part in yaml.safe_load_all(text)]
+    return [part for name, text in made.files.items() if name.endswith(".yaml") for part in yaml.load_all(text, LOADER)]
 
 
 def of_kind(made: Export, kind: str) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ def models(fleet: Inventory) -> dict[str, Model]:
     return {service.name: model(service.model) for service in fleet.services}
 
 
+@lru_cache(maxsize=64)
 def planned(text: str) -> Plan:
     fleet = inventory(text)
     return make_plan(fleet, models(fleet))
