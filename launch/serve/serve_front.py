@@ -50,7 +50,7 @@ class Ingress:
         self.handles = {kind: handle.options(stream=True) for kind, handle in handles.items()}
         self.names = names
         self.rag = Rag(self, **rag) if rag else None
-        self.running = dict.fromkeys(handles, 1)  # replicas, as the controller said last
+        self.running: Dict[str, Optional[int]] = dict.fromkeys(handles)  # replicas, as the controller said last
         self.looking: Optional["asyncio.Task[None]"] = None
 
     @http.post("/v1/rag")  # type: ignore[untyped-decorator]
@@ -109,7 +109,7 @@ class Ingress:
             except (*GONE, RayTaskError) as error:
                 if begun or not (isinstance(error, GONE) or ENGINE_DEAD in str(error)):
                     raise
-                if not left or self.running.get(kind, 0) < 2:
+                if not left or (self.running[kind] or 0) < 2:
                     yield head_of(503)
                     yield error_text(503, "replicas of %s died" % kind)
                     return
@@ -120,7 +120,7 @@ class Ingress:
         task = asyncio.ensure_future(pieces.__anext__())
         while not (await asyncio.wait({task}, timeout=1.0))[0]:
             self.look_again()
-            if not self.running.get(kind):
+            if self.running[kind] == 0:
                 task.cancel()
                 pieces.cancel()
                 raise NobodyError(kind)
