@@ -4,8 +4,6 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Tests are rewritten as they are loaded, which takes ten seconds: kept, also where Python is told to write no byte code
-PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 help:
 	@echo 'make install   create .venv with llmfleet and what its tests need'
@@ -46,11 +44,11 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: $(VENV)/.test
-	$(PYTEST) tests/unit -m "not live" -n 2
+	$(BIN)/python -m pytest tests/unit -m "not live" -n 2
 
 live: $(VENV)/.test
 	@$(BIN)/python -m tests.packages
-	$(PYTEST) tests/unit -m live -n 2 -rs
+	$(BIN)/python -m pytest tests/unit -m live -n 2 -rs
 
 .PHONY: bench
 bench: $(VENV)/.test
@@ -86,10 +84,10 @@ check-exports: $(VENV)/.test
 # Two labs beside one another, each with hosts of its own. What the first line cannot build, the tests name and skip.
 lab: $(VENV)/.test
 	@$(BIN)/python -m tests.lab.engines || true
-	$(PYTEST) tests/lab -m "not long" -n 2 --dist loadfile -rs
+	$(BIN)/python -m pytest tests/lab -m "not long" -n 2 --dist loadfile -rs
 
 lab-long: $(VENV)/.test
-	$(PYTEST) tests/lab -m long -rs
+	$(BIN)/python -m pytest tests/lab -m long -rs
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
