@@ -2,7 +2,8 @@
 
 One vLLM on CPU from the lab's environment (`make lab` builds it), with the plan's arguments in both worlds, and the
 same requests: closed loop, streamed. Each world is started as often as there are rounds, in turn, since others' load on
-the machine comes and goes. Serve takes the ports 6379 and 8000.
+the machine comes and goes. Serve takes the ports 6379 and 8000, and `ray stop` at the end stops any Ray of this
+machine: not for one where Ray does other work.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Every key may be left out.
 
 import fcntl
 import getpass
+import glob
 import json
 import os
 import platform
@@ -213,7 +214,7 @@ def quantized(folder: str, config: str) -> Optional[bool]:
         with open(config, encoding="utf-8") as file:
             text = file.read(MOST_CONFIG)
         return any(key in json.loads(text) for key in ("quantization_config", "compression_config"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -370,8 +371,8 @@ def processes(folder: str) -> List[Any]:
 def units() -> List[str]:
     """Names of unit files that may be ours, so that nobody has to look for them once more."""
     folders = ("/etc/systemd/system", os.path.expanduser("~/.config/systemd/user"))
-    found = [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
-    return sorted(name for name in found if name.startswith("llmfleet-") and name.endswith(".service"))
+    found = [path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "llmfleet-*.service"))]
+    return sorted(os.path.basename(path) for path in found)  # of a folder that we may not read: none
 
 
 def boot() -> Dict[str, Any]:

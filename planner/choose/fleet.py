@@ -24,7 +24,7 @@ SAME_SERVICE = 1e-3  # what another plan must serve more to be worth its price
 RUNS, URGENT, INSIDE, AFTER_LOSS, AT_ALL = (
     "services that run", "demand of high priority", "demand inside the SLO", "demand after a loss", "demand at all",
 )  # fmt: skip
-STAND_INS, STAND_IN_DEMAND = "fallbacks that run", "demand of fallbacks"
+STAND_INS = "fallbacks that run"
 SERVING = frozenset({RUNS, URGENT, INSIDE, AFTER_LOSS, AT_ALL, STAND_INS})
 
 
@@ -136,7 +136,7 @@ def _serve(columns: Columns, demands: Sequence[Demand], own: Sequence[Demand]) -
     everything = _of(demands, columns.runs, columns.runs_long, columns.enough)
     program.maximize(STAND_INS, everything, bound=len(everything))
     served = _of(demands, columns.inside, columns.best)
-    program.maximize(STAND_IN_DEMAND, served, bound=len(served))
+    program.maximize("demand of fallbacks", served, bound=len(served))
 
 
 def _of(demands: Sequence[Demand], *found: Mapping[str, int]) -> Terms:

@@ -102,12 +102,22 @@ def test_weights_are_a_file_a_folder_or_nothing(tmp_path: Path) -> None:
     ({"config.json": "{}", "quantize_config.json": "{}"}, True),
     ({"config.json": "{truncated"}, None),
     ({"config.json": "7"}, None),
+    ({"config.json": "[" * 100_000}, None),
     ({}, None),
 ])  # fmt: skip
 def test_whether_weights_are_quantized(tmp_path: Path, files: dict[str, str], quantized: bool | None) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert [w.quantized for w in ask(facts_request(models=[str(tmp_path)])).weights.values()] == [quantized]
+
+
+def test_unit_files_that_may_be_ours_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    units = tmp_path / ".config/systemd/user"
+    units.mkdir(parents=True)
+    for name in ("llmfleet-rag-h1.service", "other.service", "llmfleet-notes.txt"):
+        (units / name).touch()
+    assert ask("{}").units == ("llmfleet-rag-h1.service",)
 
 
 def test_a_port_in_use_names_its_process() -> None:
