@@ -74,7 +74,8 @@ class Program:
 
     def round(self) -> None:
         """Counts that were relaxed become whole numbers near what was found; objectives are searched for anew."""
-        self._highs.deleteRows(self._base, int(self._highs.getNumRow()) - 1)
+        later = list(range(self._base or 0, int(self._highs.getNumRow())))
+        self._highs.deleteRows(len(later), later)
         for column in self._relaxed:
             whole = floor(self._values[column] + 1e-6)
             self._highs.changeColIntegrality(column, _highspy().HighsVarType.kInteger)
