@@ -1,6 +1,6 @@
 """What planning costs: large fleets, the example as a whole process, pipelines over unequal nodes, a known answer.
 
-    python benchmarks/planner.py            all of it, in a minute or two
+    python benchmarks/planner.py            all of it, in two minutes or three
     python benchmarks/planner.py fleets     only the large fleets
 
 Seconds are of this machine as it is now; ratios are within one run.
@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> Run:
     return Run(float(seconds), float(cpu), float(mib), done.stdout)
 
 
-def fleet(nodes: int) -> str:
+def fleet(nodes: int, load: float = 1.0) -> str:
     """So many nodes of 8 GPUs in 12 classes, 16 services that generate and 4 that embed, traffic in proportion."""
     lines = ["cluster: big", "nodes:", "  - {name: head, host: 10.255.0.1}"]
     for i, gpu in enumerate(GPUS):
@@ -69,7 +69,7 @@ def fleet(nodes: int) -> str:
         lines.append(f"  - {{name: {names}, gpus: 8 x {gpu}, nic: 25Gb/s}}")
     lines.append("services:")
     for s in range(16):
-        traffic = f"{{rate: {nodes * 0.02 * (1 + s % 5):.4g}, input: {{mean: {500 * (1 + s % 7)}}}, "
+        traffic = f"{{rate: {load * nodes * 0.02 * (1 + s % 5):.4g}, input: {{mean: {500 * (1 + s % 7)}}}, "
         traffic += f"output: {{mean: {100 * (1 + s % 4)}}}}}"
         long = ", long_context: {over: 8k}" if s % 4 == 0 else ""
         slo = "slo: {ttft: 3s, tpot: 100ms}"
@@ -95,6 +95,15 @@ def fleets(folder: Path) -> Iterator[str]:
             f"{best.mib:.0f} MiB, {len(plan['instances'])} instances{gap}"
         )
     yield f"10 000 nodes take {times[10_000].seconds / times[120].seconds:.2f} times as long as 10 a class (target 2)"
+
+
+def sizes(folder: Path) -> Iterator[str]:
+    """Fleets in between, and some that are far too small for their traffic."""
+    for nodes, load in ((400, 1), (1_000, 1), (3_000, 1), (120, 20), (10_000, 20)):
+        path = folder / f"{nodes}-{load}.yaml"
+        path.write_text(fleet(nodes, load))
+        done = run([*CLI, "plan", str(path), "--quiet"])
+        yield f"{nodes:>6} nodes, {load} times the traffic: {done.seconds:.1f} s ({done.cpu:.1f} s of processor)"
 
 
 def example(folder: Path) -> Iterator[str]:
@@ -127,7 +136,7 @@ def rent(folder: Path) -> Iterator[str]:
 
 
 PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
-    "fleets": fleets, "example": example, "pipelines": pipelines, "rent": rent,
+    "fleets": fleets, "sizes": sizes, "example": example, "pipelines": pipelines, "rent": rent,
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from llmfleet.planner.inventory.model import Policy
 # Preferences among plans that serve alike are not worth a proof on fleets of many kinds.
 FEW_KINDS = 150
 LOOSE_GAP = 0.02
-FEW_NODES = 60
+FEW_NODES, SOME_NODES = 60, 200
 GIVES_UP = 1e-5  # of spare capacity, for fewer kinds of instance
 SAME_SERVICE = 1e-3  # what another plan must serve more to be worth its price
 # Objectives that say how much is served.
@@ -111,23 +111,25 @@ def _search(
 
 def _serve(columns: Columns, demands: Sequence[Demand], own: Sequence[Demand]) -> None:
     """What comes before all preferences."""
-    program = columns.program
+    program, few = columns.program, bool(columns.kinds)
+    nodes = MOST_NODES if few else SOME_NODES
     running = _of(own, columns.runs, columns.runs_long, columns.enough)
     program.maximize(RUNS, running, bound=len(running))
     urgent = _of(own, columns.urgent)
     if urgent:
         # Services without low priority count too: a part of one must not be bought with another's whole.
         ordinary = {n: c for n, c in columns.inside.items() if n not in columns.urgent}
-        program.maximize(URGENT, {**urgent, **_of(own, ordinary)}, bound=_urgent_bound(own))
+        program.maximize(URGENT, {**urgent, **_of(own, ordinary)}, bound=_urgent_bound(own), nodes=nodes)
     served = _of(own, columns.inside)
-    program.maximize(INSIDE, served, bound=len(served))
+    program.maximize(INSIDE, served, bound=len(served), nodes=nodes)
     kept = _of(own, columns.kept)
     if kept:
-        program.maximize(AFTER_LOSS, kept, bound=len(kept))
+        program.maximize(AFTER_LOSS, kept, bound=len(kept), nodes=nodes)
     best = _of(own, columns.best)
-    program.maximize(AT_ALL, best, bound=len(best))
+    program.maximize(AT_ALL, best, bound=len(best), nodes=nodes)
     if columns.long_kinds:
-        program.minimize("kinds for long prompts", _long_kinds(columns), gap=1e-4 if columns.kinds else LOOSE_GAP)
+        gap, nodes = (1e-4, MOST_NODES) if few else (LOOSE_GAP, FEW_NODES)
+        program.minimize("kinds for long prompts", _long_kinds(columns), gap=gap, nodes=nodes)
     liked = dict.fromkeys(columns.preferred.values(), 1.0)
     if liked:
         program.maximize("precision", liked, bound=len(liked))
@@ -172,7 +174,7 @@ def _fill(columns: Columns, name: str, demands: Sequence[Demand], *, few: bool) 
     falls = {column: -slope for d in demands for column, slope in columns.pieces[d.service.name].items()}
     columns.program.minimize(
         name, falls, offset=FULL * len(demands), tolerance=GIVES_UP,
-        gap=1e-4 if few else LOOSE_GAP, nodes=MOST_NODES if few else 10 * FEW_NODES,
+        gap=1e-4 if few else LOOSE_GAP, nodes=MOST_NODES if few else SOME_NODES,
     )  # fmt: skip
 
 

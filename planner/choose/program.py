@@ -53,6 +53,7 @@ class Program:
         self._costed: list[int] = []
         self._count = 0
         self._relaxed: list[int] = []
+        self._whole: list[int] = []
         self._base: int | None = None
         self.proofs: list[Proof] = []
 
@@ -64,6 +65,7 @@ class Program:
         if integer and upper > MANY:
             self._relaxed.append(index)
         elif integer:
+            self._whole.append(index)
             self._highs.changeColIntegrality(index, _highspy().HighsVarType.kInteger)
         return index
 
@@ -80,6 +82,7 @@ class Program:
             whole = floor(self._values[column] + 1e-6)
             self._highs.changeColIntegrality(column, _highspy().HighsVarType.kInteger)
             self._highs.changeColBounds(column, max(0.0, whole - NEAR), min(self._upper[column], whole + NEAR))
+        self._whole += self._relaxed
         self._relaxed, self._values, self.proofs = [], [], []
 
     def at_most(self, terms: Terms, bound: float) -> None:
@@ -148,9 +151,12 @@ class Program:
             self._highs.changeColCost(column, -sign * factor)
         self._costed = list(terms)
         self._highs.run()
+        known = len(self._values) == self._count
+        if known and not self._highs.getSolution().value_valid:
+            self._run_from_the_last()
         solution, info = self._highs.getSolution(), self._highs.getInfo()
-        if not solution.value_valid and len(self._values) == self._count and nodes < MOST_NODES:
-            return self.total(terms), INFINITY  # a preference: what was there before stays
+        if known and not solution.value_valid:
+            return self.total(terms), INFINITY  # what was there before stays
         if not solution.value_valid:
             status = self._highs.modelStatusToString(self._highs.getModelStatus())
             raise PlanError(
@@ -160,6 +166,11 @@ class Program:
         self._values = list(solution.col_value)
         left = float(info.mip_gap) if info.mip_node_count >= 0 else 0.0
         return self.total(terms), left
+
+    def _run_from_the_last(self) -> None:
+        """With the whole numbers of the objective before as a start: there is a solution with them."""
+        self._highs.setSolution(len(self._whole), self._whole, [self._values[column] for column in self._whole])
+        self._highs.run()
 
 
 @cache
