@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import ceil, inf
+from math import inf
 
 from llmfleet.planner.candidates.candidate import Candidate
 from llmfleet.planner.candidates.demand import Demand
 from llmfleet.planner.choose.decision import Decision
-from llmfleet.planner.choose.rates import capacities
+from llmfleet.planner.choose.rates import SMALLEST
 from llmfleet.planner.choose.shares import spread
 from llmfleet.planner.inventory.gpus import parse_gpus
 from llmfleet.planner.plan import Rejected, Unused
+
+CLOSE = 1e-3  # of a demand: what the optimizer may give up
 
 
 def unused(decision: Decision) -> list[Unused]:
@@ -79,12 +81,11 @@ def _short(decision: Decision, demand: Demand) -> list[str]:
     if slow:
         said.append(slow)
     if demand.rate > result.capacity_rps:
-        more = _more(demand, counts, demand.rate - result.capacity_rps)
         said.append(
             f"{name} is short: {demand.rate:.3g} req/s at the peak, {result.capacity_rps:.3g} "
-            f"{'inside the SLO' if result.inside and _has_slo(demand) else 'at most'}{more}"
+            f"{'inside the SLO' if result.inside and _has_slo(demand) else 'at most'}"
         )
-    elif demand.rate and result.capacity_rps * (1 - decision.inventory.policy.headroom) < demand.rate:
+    elif demand.rate and result.capacity_rps * (1 - decision.inventory.policy.headroom) < demand.rate * (1 - CLOSE):
         spare = 100 * (result.capacity_rps / demand.rate - 1)
         said.append(f"{name} has {spare:.0f} % to spare at the peak, less than the headroom asked for")
     return said
@@ -111,21 +112,6 @@ def _latency(ttft_s: float, tpot_s: float) -> str:
     return " and ".join(parts)
 
 
-def _more(demand: Demand, counts: Mapping[Candidate, int], missing: float) -> str:
-    """How many nodes of which class would close the gap, by the class that needs the fewest."""
-    choices = []
-    able = capacities(counts)
-    for c in counts:
-        rates = [rate for name, rate in able[c].items() if any(b.name == name and b.part > 0.5 for b in demand.buckets)]
-        if rates and not demand.service.placement and not c.stages:
-            per_node = max(rates) * (len(c.node_class.free) // c.slot) / c.span
-            choices.append((ceil(missing / per_node), c.node_class.name) if per_node else (10**9, ""))
-    if not choices:
-        return ""
-    nodes, name = min(choices)
-    return f"; {nodes} more node{'s' * (nodes > 1)} like {name} would close the gap"
-
-
 def _why_nowhere(decision: Decision, demand: Demand) -> str:
     options = decision.options.get(demand.service.name)
     if options and options.candidates:
@@ -147,6 +133,20 @@ def _context(decision: Decision) -> list[str]:
             over = service.long_context.over
             said.append(f"{service.name}: long_context.over {over} is beyond the {most} tokens of {service.model}")
     return said
+
+
+def missing(decision: Decision, demand: Demand) -> float:
+    """Requests/s that lack of the peak with its headroom, inside the SLO, or of the peak after a loss; 0 if none do."""
+    counts, policy = decision.of(demand.service.name), decision.inventory.policy
+    wanted = demand.rate / (1 - policy.headroom)
+    found = decision.spreads[demand.service.name]
+    if not counts or not found.parts or (demand.rate and not found.inside):
+        return max(wanted, SMALLEST)
+    if found.capacity_rps < wanted * (1 - CLOSE):
+        return wanted - found.capacity_rps
+    if policy.redundancy and demand.rate and (left := worst_loss(decision, demand)) < 1 - CLOSE:
+        return demand.rate * (1 - left)
+    return 0.0
 
 
 def _redundancy(decision: Decision) -> list[str]:

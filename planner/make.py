@@ -9,7 +9,7 @@ from llmfleet.planner.catalog import Catalog
 from llmfleet.planner.catalog import catalog as packaged
 from llmfleet.planner.choose.decision import Decision, decide
 from llmfleet.planner.errors import PlanError
-from llmfleet.planner.explain_fleet import unused, warnings
+from llmfleet.planner.explain_fleet import missing, unused, warnings
 from llmfleet.planner.inventory.digest import inventory_hash
 from llmfleet.planner.inventory.model import Inventory
 from llmfleet.planner.model.types import Model
@@ -48,12 +48,20 @@ def written_down(decision: Decision) -> Plan:
             router=router,
             unused=tuple(unused(decision)),
             rejected=_rejected(decision),
-            warnings=(*inventory.warnings, *warnings(decision)),
+            warnings=(*inventory.warnings, *warnings(decision), *_advice(decision)),
             objectives=tuple(_objectives(decision)),
             price_per_hour=_price(decision),
             inventory_hash=inventory_hash(inventory),
         )
     )
+
+
+def _advice(decision: Decision) -> list[str]:
+    if not any(missing(decision, demand) for demand in decision.demands):
+        return []
+    from llmfleet.planner.remedy import advice  # what-if comes with it: only where it is needed
+
+    return advice(decision)
 
 
 def _router(inventory: Inventory) -> RouterPlan:

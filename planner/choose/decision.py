@@ -27,6 +27,7 @@ class Decision:
     """`left`: free GPUs by node. `options`: of services that are not fixed by hand."""
 
     inventory: Inventory
+    catalog: Catalog
     demands: tuple[Demand, ...]
     classes: tuple[NodeClass, ...]
     options: Mapping[str, Options]
@@ -61,7 +62,9 @@ def decide(inventory: Inventory, models: Mapping[str, Model], catalog: Catalog) 
     placed = tuple(_in_order([*pinned, *chosen], inventory))
     final = dict(Counter(p.candidate for p in placed))
     spreads = {d.service.name: spread(d, {c: n for c, n in final.items() if c.demand is d}) for d in demands}
-    return Decision(inventory, demands, classes, options, placed, final, spreads, left, fallbacks, choice.proofs)
+    return Decision(
+        inventory, catalog, demands, classes, options, placed, final, spreads, left, fallbacks, choice.proofs
+    )
 
 
 def _place(
