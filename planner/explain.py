@@ -10,6 +10,7 @@ from llmfleet.planner.candidates.demand import Bucket
 from llmfleet.planner.candidates.engines import label
 from llmfleet.planner.candidates.prune import more
 from llmfleet.planner.choose.decision import Decision
+from llmfleet.planner.inventory.kept import rule
 
 NONE = Options()
 PART_NAMES = {0.5: "half", 0.25: "a quarter"}
@@ -130,6 +131,8 @@ def _each(c: Candidate) -> str:
 
 def _place(decision: Decision, c: Candidate) -> str:
     """Why on this class."""
+    if rule(c.demand.service) and not c.demand.service.placement:
+        return f"On nodes that the inventory allows it, {rule(c.demand.service)}"
     if c.role == "long" and c.demand.over:
         return _long(decision, c)
     if c.demand.service.placement:
@@ -160,7 +163,8 @@ def _spared(decision: Decision, c: Candidate) -> str:
     for name in decision.options:
         theirs = _classes(decision, name)
         if name != c.service and theirs and theirs < mine and c.node_class.name not in theirs:
-            return f"here, where {name} does not fit, so that {_listed(sorted(theirs))} stay free for it"
+            why = "may not run" if name in c.node_class.closed else "does not fit"
+            return f"here, where {name} {why}, so that {_listed(sorted(theirs))} stay free for it"
     return ""
 
 

@@ -65,10 +65,12 @@ def _here(decision: Decision, demand: Demand) -> list[Kind]:
 
 def _elsewhere(decision: Decision, demand: Demand) -> list[Kind]:
     """The smallest node of the catalogue's GPUs that would do, by its memory."""
+    if demand.service.nodes:
+        return []
     found: list[tuple[float, Kind]] = []
     for gpu in decision.catalog.gpus:
         node = Node(name="new", host="new", gpus=f"{WIDEST} x {gpu.name}")
-        classes = node_classes(Inventory.model_construct(nodes=(node,)), decision.catalog, {})
+        classes = node_classes(Inventory.model_construct(nodes=(node,), services=()), decision.catalog, {})
         able = [c for c in options_of(demand, classes, decision.catalog).candidates if _rate_of_a_node(c) > SMALLEST]
         if able:
             c = min(able, key=lambda c: c.slot)
@@ -93,6 +95,8 @@ def _rate(c: Candidate) -> float:
 
 def _none_here(demand: Demand, found: Sequence[Kind]) -> str:
     name = demand.service.name
+    if not found and demand.service.nodes:
+        return f"{name}: no number of nodes like those that it may use would do"
     if not found:
         return f"{name}: no number of nodes would do, whatever GPU of the catalogue they had"
     if not found[0].here:

@@ -13,6 +13,7 @@ from llmfleet.planner.candidates.node_classes import NodeClass
 from llmfleet.planner.candidates.prune import Pruned, worthwhile
 from llmfleet.planner.candidates.shapes import pipeline_shapes, tensor_shapes
 from llmfleet.planner.catalog import Catalog
+from llmfleet.planner.inventory.kept import rule
 from llmfleet.planner.memory.settings import parse_version
 from llmfleet.planner.memory.types import Memory, Shape
 from llmfleet.planner.plan import Rejected, Role
@@ -37,9 +38,11 @@ class Options:
 
 def options_of(demand: Demand, classes: Iterable[NodeClass], catalog: Catalog) -> Options:
     """Shapes inside one node on every class; pipelines over nodes only when no class holds the service otherwise."""
-    classes = tuple(classes)
+    every = tuple(classes)
+    classes = tuple(c for c in every if demand.service.name not in c.closed)
     found: list[Candidate] = []
-    rejected: list[Rejected] = []
+    kept = f"the inventory keeps it off these nodes: {rule(demand.service)}"
+    rejected = [_reject(demand, c, ANY_SHAPE, kept) for c in every if c not in classes]
     for node_class in classes:
         made, out = _inside_a_node(demand, node_class, catalog)
         found += made
@@ -48,16 +51,16 @@ def options_of(demand: Demand, classes: Iterable[NodeClass], catalog: Catalog) -
         for node_class in classes:
             found += _over_nodes(demand, node_class, catalog)
         found += _over_classes(demand, classes, catalog)
-    kept: list[Candidate] = []
+    worthy: list[Candidate] = []
     pruned: list[Pruned] = []
     for node_class in classes:
         worth, pointless = worthwhile(
             c for c in found if c.node_class is node_class and not c.stages and not _beside(c, found)
         )
-        kept += worth
+        worthy += worth
         pruned += pointless
-    kept += [c for c in found if c.stages or _beside(c, found)]
-    return Options(tuple(kept), tuple(rejected), tuple(pruned))
+    worthy += [c for c in found if c.stages or _beside(c, found)]
+    return Options(tuple(worthy), tuple(rejected), tuple(pruned))
 
 
 def _beside(c: Candidate, found: Iterable[Candidate]) -> bool:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from llmfleet.planner.catalog import Catalog
 from llmfleet.planner.catalog.types import Gpu
 from llmfleet.planner.inventory.gpus import parse_gpus
+from llmfleet.planner.inventory.kept import kept_off
 from llmfleet.planner.inventory.model import Inventory, Node
 from llmfleet.planner.plan import EngineName
 
@@ -21,6 +22,7 @@ class NodeClass:
     """`free`: GPU indices that each of its nodes has to give, the same ones on all of them.
 
     `installed`: engine versions that the nodes have; empty: the planner chooses. `nic_bits_s` None: not known.
+    `closed`: services that must not use them.
     """
 
     name: str
@@ -32,6 +34,7 @@ class NodeClass:
     price: float | None
     nodes: tuple[str, ...]
     max_weights: float = 1.0
+    closed: frozenset[str] = frozenset()
 
     @property
     def island(self) -> int:
@@ -56,16 +59,31 @@ def node_classes(inventory: Inventory, catalog: Catalog, taken: Mapping[str, fro
     Raises UnknownNameError for a GPU that the catalogue lacks.
     """
     groups: dict[tuple[object, ...], list[Node]] = {}
+    closed = _closed(inventory)
     for node in inventory.nodes:
         if node.gpus and not node.exclude:
-            groups.setdefault(_alike(node, taken.get(node.name, frozenset())), []).append(node)
-    made = [_class(nodes, catalog, taken.get(nodes[0].name, frozenset())) for nodes in groups.values()]
+            alike = (closed.get(node.name), *_alike(node, taken.get(node.name, frozenset())))
+            groups.setdefault(alike, []).append(node)
+    made = [
+        _class(nodes, catalog, taken.get(nodes[0].name, frozenset()), closed.get(nodes[0].name, frozenset()))
+        for nodes in groups.values()
+    ]
     named = _distinct_names([c.nodes for c in made])
     return tuple(
         replace(c, name=name)
         for name, c in zip(named, made, strict=True)
         if c.free
     )
+
+
+def _closed(inventory: Inventory) -> dict[str, frozenset[str]]:
+    """By node the services that must not use it, where there are any."""
+    names = [node.name for node in inventory.nodes]
+    found: dict[str, frozenset[str]] = {}
+    for service in inventory.services:
+        for name in kept_off(service, names):
+            found[name] = found.get(name, frozenset()) | {service.name}
+    return found
 
 
 def usable(node: Node) -> tuple[int, ...]:
@@ -81,7 +99,7 @@ def _alike(node: Node, taken: frozenset[int]) -> tuple[object, ...]:
     return (node.gpus, node.link, node.nic, installed, node.price, node.faulty, node.max_weights, taken)
 
 
-def _class(nodes: list[Node], catalog: Catalog, taken: frozenset[int]) -> NodeClass:
+def _class(nodes: list[Node], catalog: Catalog, taken: frozenset[int], closed: frozenset[str]) -> NodeClass:
     first = nodes[0]
     gpus = parse_gpus(first.gpus or "")
     return NodeClass(
@@ -94,6 +112,7 @@ def _class(nodes: list[Node], catalog: Catalog, taken: frozenset[int]) -> NodeCl
         price=first.price,
         nodes=tuple(node.name for node in nodes),
         max_weights=first.max_weights,
+        closed=closed,
     )
 
 

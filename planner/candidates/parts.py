@@ -36,7 +36,7 @@ def scarce(demands: Sequence[Demand], classes: Iterable[NodeClass]) -> bool:
 
 def parts_of(demand: Demand, classes: Iterable[NodeClass], catalog: Catalog) -> list[Candidate]:
     """Instances of the service on a part of one GPU, on every class whose GPUs can be shared."""
-    shared = [c for c in classes if c.gpu.vendor in VENDORS]
+    shared = [c for c in classes if c.gpu.vendor in VENDORS and demand.service.name not in c.closed]
     return [made for c in shared for part in PARTS if (made := _on_a_part(demand, c, part, catalog))]
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from llmfleet.planner.errors import UnknownNameError
 from llmfleet.planner.inventory.asked import Slo, Traffic
 from llmfleet.planner.inventory.gpus import GPUS
+from llmfleet.planner.inventory.kept import NodePattern
 from llmfleet.planner.inventory.ranges import expand
 from llmfleet.planner.inventory.shapes import (
     Host,
@@ -236,6 +237,13 @@ class Service(Strict):
         "that all of them share.",
     )
     enforce_eager: bool = Field(default=False, description="Start without CUDA graphs: less memory, slower steps.")
+    nodes: tuple[NodePattern, ...] = Field(
+        default=(),
+        description="The only nodes that the planner may use for it: names, ranges, `*` for any text; all if left out.",
+    )
+    avoid: tuple[NodePattern, ...] = Field(
+        default=(), description="Nodes that the planner must not use for it; written like `nodes`."
+    )
     placement: tuple[Placement, ...] = Field(
         default=(), description="Instances fixed by hand; the planner checks them and adds none."
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from llmfleet.planner.inventory.shapes import UnreadableError, shown
 
+RANGE = r"(\[[0-9][0-9, -]*\])"  # as a regular expression knows it
 MOST_NODES = 20_000
 _LONGEST = 4096
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice, pairwise
 
 from llmfleet.planner.inventory.asked import Lengths, Traffic
 from llmfleet.planner.inventory.draft import Draft
 from llmfleet.planner.inventory.findings import Finding, nearest, repeats
+from llmfleet.planner.inventory.kept import kept_off, meant, rule
 from llmfleet.planner.inventory.model import Placement, Service
+from llmfleet.planner.inventory.ranges import expand
 from llmfleet.planner.inventory.shapes import shown
 from llmfleet.planner.inventory.source import Loc
 
@@ -23,6 +25,7 @@ def service_findings(draft: Draft, *, may_lack: bool = False) -> Iterator[Findin
         yield from _precisions(service, loc)
         yield from _lengths(service, loc)
         yield from _fallback(draft, service, index)
+        yield from _kept(draft, service, loc)
         for number, placement in enumerate(service.placement):
             yield from _placement(draft, placement, (*loc, "placement", number))
     yield from _cycles(draft)
@@ -118,6 +121,29 @@ def _cycles(draft: Draft) -> Iterator[Finding]:
 
 def _arrows(cycle: list[str]) -> str:
     return " → ".join([*cycle[:10], *["…"] * (len(cycle) > 10), cycle[0]])
+
+
+def _kept(draft: Draft, service: Service, loc: Loc) -> Iterator[Finding]:
+    """Patterns that mean no node, and rules that leave none or that a placement breaks."""
+    names = draft.node_names
+    if names is None or not rule(service):
+        return
+    unknown = [*_unknown(names, service.nodes, (*loc, "nodes")), *_unknown(names, service.avoid, (*loc, "avoid"))]
+    yield from unknown
+    off = kept_off(service, names)
+    if not unknown and all(name in off for name, entry in names.items() if entry is None or entry.written.gpus):
+        yield Finding((*loc, "nodes" if service.nodes else "avoid"), "leaves the service no node with GPUs.")
+    for number, placement in enumerate(service.placement):
+        for name in off.intersection((*placement.nodes, *placement.each)):
+            yield Finding((*loc, "placement", number), f"has the node {shown(name)}, against {rule(service)}.")
+
+
+def _unknown(names: Collection[str], patterns: Iterable[str], loc: Loc) -> Iterator[Finding]:
+    for position, pattern in enumerate(patterns):
+        means = meant([pattern])
+        stray = next((n for n in expand(pattern) if n not in names and not ("*" in n and any(map(means, names)))), None)
+        if stray is not None:
+            yield Finding((*loc, position), f"{shown(stray)} is no node of this file.", nearest(stray, names))
 
 
 def _placement(draft: Draft, placement: Placement, loc: Loc) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from llmfleet.planner.inventory.model import Access, Node, Runtime, Settings
-from llmfleet.planner.inventory.ranges import expand, parse_range
+from llmfleet.planner.inventory.ranges import RANGE, expand, parse_range
 from llmfleet.planner.inventory.shapes import Shape
 
 Defaults = TypeVar("Defaults", Access, Runtime)
@@ -20,7 +20,6 @@ def _checked_range(text: str) -> str:
     return text
 
 
-RANGE = r"(\[[0-9][0-9, -]*\])"
 NODE_NAMES = Shape(
     "a name of lower-case letters, digits, '.' and '-', or a range such as a800-[0-3]",
     pattern=rf"^([a-z0-9.-]|{RANGE})+$",

@@ -9,6 +9,7 @@ from llmfleet.planner.candidates.node_classes import NodeClass, node_classes
 from llmfleet.planner.catalog import Catalog
 from llmfleet.planner.errors import InputError, UnknownNameError
 from llmfleet.planner.inventory.gpus import parse_gpus
+from llmfleet.planner.inventory.kept import meant
 from llmfleet.planner.inventory.model import Inventory, Node, Service
 from llmfleet.planner.inventory.ranges import MOST_NODES, expand
 from llmfleet.planner.inventory.shapes import shown
@@ -47,7 +48,10 @@ class NodeTerms:
         like = self._other_kind(kind) if OTHER_KIND.fullmatch(kind) else self._like(kind)
         taken = {n.name for n in (*self._original.nodes, *inventory.nodes)}
         names = _free_names(like.name, count, taken)
-        return _with_nodes(inventory, (*inventory.nodes, *(_copy(like, name) for name in names)))
+        new = [_copy(like, name) for name in names]
+        services = tuple(_open_alike(service, like.name, new) for service in inventory.services)
+        grown = _with_nodes(inventory, (*inventory.nodes, *new))
+        return grown.model_copy(update={"services": services})
 
     def _like(self, kind: str) -> Node:
         return self._original.node(self._class(kind).nodes[-1])
@@ -125,6 +129,16 @@ class NodeTerms:
 
 def _copy(like: Node, name: str) -> Node:
     return like.model_copy(update={"name": name, "host": name, "faulty": ()})
+
+
+def _open_alike(service: Service, like: str, new: Iterable[Node]) -> Service:
+    """A service may use new nodes where it may use those that they are like, whatever they are called."""
+    changed = {}
+    for key, patterns in (("nodes", service.nodes), ("avoid", service.avoid)):
+        means = meant(patterns)
+        if means(like):
+            changed[key] = (*patterns, *(n.name for n in new if not means(n.name)))
+    return service.model_copy(update=changed) if changed else service
 
 
 def _free_names(like: str, count: int, taken: set[str]) -> Iterator[str]:

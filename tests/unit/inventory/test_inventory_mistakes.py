@@ -107,7 +107,7 @@ def test_nodes(entry: str, expected: str) -> None:
         ("{name: s, model: a/b, precision: [fp16, bf16, fp16]}", "services[3].precision[2]: fp16 is listed twice."),
         ("{name: s, model: a/b, precision: fp16}", 'services[3].precision: expected a list, not "fp16". Write [fp16].'),
         ("{name: s, model: a/b, rate: 6}", "services[3].rate: unknown key. It belongs under traffic."),
-        ("{name: s, model: a/b, modle: 6}", "services[3].modle: unknown key. Nearest: model."),
+        ("{name: s, model: a/b, modle: 6}", "services[3].modle: unknown key. Nearest: model, nodes."),
         ("{name: s, model: a/b, zzz: 6}", "services[3].zzz: unknown key. Keys here: name, model, task, traffic,"),
         ("{name: s, model: a/b, traffic: {}}", "services[3].traffic.rate: this key is missing. Requests a second"),
         ("{name: s, model: a/b, traffic: {rate: -1}}", 'traffic.rate: expected a number of at least 0, not "-1".'),
@@ -142,6 +142,18 @@ def test_nodes(entry: str, expected: str) -> None:
         (
             "{name: s, model: a/b, placement: [{nodes: []}]}",
             "placement[0]: expected nodes that one instance spans, or each of some nodes: one of the two.",
+        ),
+        (
+            '{name: s, model: a/b, nodes: ["a800-*", "a800-[0-7]"]}',
+            'services[3].nodes[1]: "a800-2" is no node of this file. Nearest: a800-',
+        ),
+        ('{name: s, model: a/b, avoid: ["h800-*"]}', 'services[3].avoid[0]: "h800-*" is no node of this file.'),
+        ('{name: s, model: a/b, avoid: ["*"]}', "services[3].avoid: leaves the service no node with GPUs."),
+        ("{name: s, model: a/b, nodes: [head]}", "services[3].nodes: leaves the service no node with GPUs."),
+        ('{name: s, model: a/b, nodes: ["a-[0-1]*"]}', 'nodes[0]: "a-[0-1]*" has a range and a *; use one of them.'),
+        (
+            '{name: s, model: a/b, avoid: [a800-1], placement: [{nodes: [a800-1]}]}',
+            'services[3].placement[0]: has the node "a800-1", against avoid: [a800-1].',
         ),
         ("{name: s, model: a/b, placement: [{nodes: [a800-7]}]}", '"a800-7" is no node of this file. Nearest: a800-'),
         (

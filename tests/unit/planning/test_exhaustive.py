@@ -28,6 +28,7 @@ SERVICES = (
     "traffic: {rate: RATE, input: {mean: 3000}, output: {mean: 150}}}",
     "{name: embed, model: BAAI/bge-m3, task: embed, slo: {ttft: 1s}, traffic: {rate: RATE, input: {mean: 400}}}",
 )
+RULES = ("", "", ", avoid: [k0-0]", ', nodes: ["k0-*"]')  # what the inventory allows a service
 MOST = 3_000  # combinations that are all looked at
 
 
@@ -41,7 +42,11 @@ def small_fleets(draw: st.DrawFn) -> Inventory:
             lines.append(f"  - {{name: k{k}-{n}, host: 10.0.{k}.{n}, gpus: {count} x {gpu}, price: {price}}}")
     chosen = draw(st.sets(st.sampled_from(range(len(SERVICES))), min_size=1, max_size=2))
     rate, tpot = draw(st.sampled_from(("0.5", "3", "20", "200"))), draw(st.sampled_from(("30ms", "60ms", "150ms")))
-    services = "\n".join(f"  - {SERVICES[i].replace('RATE', rate).replace('TPOT', tpot)}" for i in sorted(chosen))
+    rules = [draw(st.sampled_from(RULES)) if len(lines) > 1 else "" for _ in chosen]
+    services = "\n".join(
+        f"  - {SERVICES[i].replace('RATE', rate).replace('TPOT', tpot)[:-1]}{rule}}}"
+        for i, rule in zip(sorted(chosen), rules, strict=True)
+    )
     objective, redundancy = draw(st.sampled_from(("goodput", "cost", "min-nodes"))), draw(st.sampled_from((0, 0, 1)))
     policy = f"policy: {{objective: {objective}, redundancy: {redundancy}}}"
     return inventory("cluster: c\nnodes:\n" + "\n".join(lines) + f"\nservices:\n{services}\n{policy}\n")
@@ -56,6 +61,7 @@ def test_no_other_choice_is_better(fleet: Inventory) -> None:
     choice = choose(demands, candidates, classes, fleet.policy, frozenset())
     assume(candidates and all(c.span == 1 for c in candidates))
     able = [d for d in demands if any(c.demand is d for c in candidates)]
+    assert all(allowed(c) for c in choice.counts)
     ours = worth(choice.counts, choice.nodes, demands, classes, fleet.policy, able)
     best: tuple[float, ...] | None = None
     for counts, nodes in all_choices(candidates, classes, fleet.policy):
@@ -63,6 +69,11 @@ def test_no_other_choice_is_better(fleet: Inventory) -> None:
         best = better(best, other) if best else other
     assume(best is not None)
     assert ours == pytest.approx(best, rel=1e-3, abs=1e-3)
+
+
+def allowed(c: Candidate) -> bool:
+    nodes, service = c.node_class.nodes, c.demand.service
+    return all(n.startswith("k0-") for n in nodes) if service.nodes else not service.avoid or "k0-0" not in nodes
 
 
 def better(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
