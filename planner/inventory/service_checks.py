@@ -59,9 +59,13 @@ def _lengths(service: Service, loc: Loc) -> Iterator[Finding]:
 def _source(traffic: Traffic, loc: Loc) -> Iterator[Finding]:
     if traffic.trace is None and "rate" not in traffic.model_fields_set:
         yield Finding((*loc, "rate"), "this key is missing. Requests a second, on average; or name a trace.")
+    if traffic.input.mean == 0:
+        yield Finding((*loc, "input", "mean"), "a prompt has at least one token.")
     cells = traffic.histogram
     if cells is None:
         return
+    if 0 in cells.input:
+        yield Finding((*loc, "histogram", "input", cells.input.index(0)), "a prompt has at least one token.")
     here = (*loc, "histogram", "share")
     if len(cells.share) != len(cells.input) or any(len(row) != len(cells.output) for row in cells.share):
         wanted = f"{len(cells.input)} rows of {len(cells.output)} numbers"

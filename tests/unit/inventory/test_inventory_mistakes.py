@@ -126,6 +126,14 @@ def test_nodes(entry: str, expected: str) -> None:
             "{name: s, model: a/b, traffic: {rate: 1, output: {mean: 1, p50: 9, p99: 8}}}",
             "output.p99: 8 is below p50, 9.",
         ),
+        (
+            "{name: s, model: a/b, traffic: {rate: 1, input: {mean: 0}}}",
+            "services[3].traffic.input.mean: a prompt has at least one token.",
+        ),
+        (
+            "{name: s, model: a/b, traffic: {rate: 1, histogram: {input: [9, 0], output: [1], share: [[1], [1]]}}}",
+            "services[3].traffic.histogram.input[1]: a prompt has at least one token.",
+        ),
         ("{name: s, model: a/b, traffic: {rate: 1, shared_prefix: 60}}", 'expected a number of at most 1, not "60".'),
         ("{name: s, model: a/b, slo: {tpot: 60}}", 'slo.tpot: expected a duration of at most 10s, not "60" seconds.'),
         ("{name: s, model: a/b, slo: {percentile: 100}}", 'slo.percentile: expected a number below 100, not "100".'),
