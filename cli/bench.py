@@ -101,7 +101,7 @@ def bench(
     fleet, plan = (None, None) if url else (read_inventory(inventory), read_plan(plan_path(inventory), inventory))
     if calibrate and (url or router):
         raise InputError("--calibrate measures single instances", hint="Leave out --url and --router.")
-    asked = from_url(url, model, task, options) if url else from_plan(fleet, plan, names or [], router, options)
+    asked = from_url(url, model, task, options) if url else from_plan(fleet, plan, names, router, options, inventory)
     results = [_one(one, options, knee=knee, quiet=quiet or as_json) for one in asked]
     compared = compared_with(asked, results, fleet, inventory) if fleet is not None and not knee else []
     if calibrate and fleet is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmfleet.cli.workspace import workspace_folder
 from llmfleet.launch.bench.client import address
 from llmfleet.launch.bench.figures import Limits
 from llmfleet.launch.bench.measure import Plan, Target
@@ -29,6 +30,15 @@ class Asked:
     instance: Instance | None = None
 
 
+def _instances_answer(cluster: str, inventory: Path) -> None:
+    """Raises InputError where no instance has an address of its own."""
+    from llmfleet.launch.record.state import StateStore
+
+    if StateStore(workspace_folder(inventory), cluster).value.runtime == "ray-serve":
+        hint = "llmfleet bench --router measures the fleet as clients see it."
+        raise InputError("the engines run in Ray Serve, which has no address for each", hint=hint)
+
+
 def from_url(url: str, model: str | None, task: str, o: Options) -> list[Asked]:
     if not model:
         raise InputError("--url needs --model", hint="curl URL/v1/models lists the names.")
@@ -40,14 +50,16 @@ def from_url(url: str, model: str | None, task: str, o: Options) -> list[Asked]:
 
 
 def from_plan(
-    fleet: Inventory | None, plan: FleetPlan | None, names: list[str], router: bool, o: Options
+    fleet: Inventory | None, plan: FleetPlan | None, names: list[str] | None, router: bool, o: Options, inventory: Path
 ) -> list[Asked]:
     from llmfleet.launch.bench.targets import instance_targets, router_targets
 
+    names = names or []
     assert fleet is not None and plan is not None  # noqa: S101 - without --url there is an inventory
     if router:
         made: list[tuple[Instance | None, Target]] = [(None, t) for t in router_targets(plan, names, _key(o.key_env))]
     else:
+        _instances_answer(fleet.cluster, inventory)
         made = list(instance_targets(fleet, plan, names))
     return [_asked(fleet, plan, instance, target, o) for instance, target in made]
 

@@ -14,6 +14,7 @@ from llmfleet.cli.progress import progress
 from llmfleet.cli.render.steps import to_do, up_summary
 from llmfleet.cli.workspace import load_applied, load_fleet, plan_path
 from llmfleet.launch import up as operation
+from llmfleet.launch.record.state import Runtime
 
 MaxUnavailable = Annotated[
     str,
@@ -37,6 +38,10 @@ def up(
     max_unavailable: MaxUnavailable = "1",
     drain_timeout: DrainTimeout = 600,
     force: Force = False,
+    runtime: Annotated[
+        Runtime | None,
+        typer.Option("--runtime", help="Engines each by itself, or as replicas of Ray Serve. Left out: as it is up."),
+    ] = None,
     skip_unreachable: Annotated[
         bool, typer.Option("--skip-unreachable", help="Go on without nodes that cannot be reached; exits 3.")
     ] = False,
@@ -56,9 +61,10 @@ def up(
       llmfleet up --max-unavailable 25%   a quarter of the nodes at once
       llmfleet up --plan 7f3a9c           back to a plan that was up before
       llmfleet up --skip-unreachable      start what can be started while a node is away
+      llmfleet up --runtime ray-serve     as an application of Ray Serve, on a Ray cluster of its own
     """
     again = "llmfleet up" if plan is None else f"llmfleet up --plan {plan}"
-    options = operation.UpOptions(dry_run, skip_unreachable, max_unavailable, drain_timeout, force, again)
+    options = operation.UpOptions(dry_run, skip_unreachable, max_unavailable, drain_timeout, force, again, runtime)
     next_step = "What was started is recorded: run `llmfleet up` again to go on, or `llmfleet down` to stop it."
     with interruptible(next_step), progress(quiet=quiet, dry_run=dry_run) as observe:
         if plan is None:

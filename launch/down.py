@@ -12,6 +12,7 @@ from llmfleet.launch.change.steps import Runner, Step
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.processes import ask_statuses, last_line, stop_step, supervise
 from llmfleet.launch.phases import at_boot, connect, router
+from llmfleet.launch.ray_serve.members import gcs_folder
 from llmfleet.launch.results import ChangedStep, DownReport
 from llmfleet.launch.session import Session
 from llmfleet.launch.up import locked_session
@@ -21,8 +22,8 @@ from llmfleet.planner.inventory.model import Node
 ANY_EXISTS = 'for path; do [ -e "$path" ] && exit 0; done; exit 1'
 REMOVE_WITHIN_S = 300.0
 # Clients lose their address first, engines finish what they hold, Ray goes last.
-ORDER = ("router", "engine", "rank", "ray-worker", "ray-head")
-STOPS = ("stop router", "stop instances", "stop ranks", "stop ray workers", "stop ray head")
+ORDER = ("router", "application", "engine", "rank", "ray-worker", "ray-head")
+STOPS = ("stop router", "stop the application", "stop instances", "stop ranks", "stop ray workers", "stop ray head")
 PHASES = ("connect", "at boot", *STOPS, "clean up")
 
 
@@ -100,7 +101,7 @@ def _clean_steps(session: Session, *, keep_weights: bool) -> list[Step]:
 
 def _clean_step(session: Session, node: str, *, keep_weights: bool) -> Step:
     transport, folder = session.transports[node], session.folders[node]
-    gone = [folder.run, folder.router, folder.bin, folder.keys, folder.plans]
+    gone = [folder.run, folder.router, folder.bin, folder.keys, folder.plans, gcs_folder(folder)]
     if not keep_weights:
         gone.append(folder.models)
     if node != session.fleet.plan.head:
@@ -156,5 +157,6 @@ def _forget(session: Session) -> None:
             processes={k: p for k, p in s.processes.items() if p.node not in done},
             drained=tuple(n for n in s.drained if n not in done),
             draining=tuple(n for n in s.draining if n not in done),
+            runtime=s.runtime if set(s.nodes) - done else "engines",
         )
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from llmfleet.launch.change import desired
 from llmfleet.launch.change.steps import Runner, Step
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.finish import wait_idle
-from llmfleet.launch.nodes.processes import ask_statuses, stop_step
+from llmfleet.launch.nodes.processes import ask_statuses, read_statuses, start_step, stop_step
 from llmfleet.launch.phases import connect, router
 from llmfleet.launch.pool import raise_failures
+from llmfleet.launch.ray_serve import application
 from llmfleet.launch.results import CapacityLeft, DrainReport, UpReport
 from llmfleet.launch.session import Session
 from llmfleet.launch.up import UpOptions, locked_session, run_up
@@ -103,6 +105,11 @@ def connect_for_drain(session: Session, node: str) -> None:
     """The head is needed. The node itself may be gone: then the router forgets it and that is all one can do."""
     connect.reach_head(session)
     connect.check_up(session)
+    if session.on_ray_serve and node == session.fleet.plan.head:
+        raise StateError(
+            f'"{node}" carries Ray\'s head: what runs there cannot be drained alone',
+            hint="Give the router a node without GPUs (`router: {node: …}`), then down and up.",
+        )
     others = {n for i in session.fleet.plan.instances if node in i.nodes for n in i.nodes}
     session.connect([session.node(n) for n in sorted(others | {node})])
     for name, error in sorted(session.lost.items()):
@@ -124,8 +131,11 @@ def run_drain(session: Session, node: str, affected: tuple[Instance, ...], *, ti
         _mark(session, node, draining=True)
         session.copy_state_to_head()
     changed += runner.phase(2, PHASES[1], lambda: router.file_steps(session))
-    engines = [(i.nodes[0], i.id) for i in affected]
-    runner.phase(3, PHASES[2], lambda: _finished(session, engines, timeout_s=timeout_s, force=force))
+    if session.on_ray_serve:
+        changed += runner.rounds(3, PHASES[2], lambda: _leave_steps(session, node, timeout_s=timeout_s, force=force))
+    else:
+        engines = [(i.nodes[0], i.id) for i in affected]
+        runner.phase(3, PHASES[2], lambda: _finished(session, engines, timeout_s=timeout_s, force=force))
     changed += runner.phase(4, PHASES[3], lambda: _stop_steps(session, node, affected))
     session.check_lock()
     _mark(session, node, draining=False)
@@ -140,6 +150,17 @@ def _mark(session: Session, node: str, *, draining: bool) -> None:
     session.store.change(
         lambda s: replace(s, draining=edit(s.draining, present=draining), drained=edit(s.drained, present=not draining))
     )
+
+
+def _leave_steps(session: Session, node: str, *, timeout_s: float, force: bool) -> Iterator[list[Step]]:
+    """Ray Serve is told to do without the node, and what runs there finishes."""
+    kinds = application.kinds_in_rotation(session)
+    if not kinds:
+        raise StateError(f"nothing is left to serve without {node}", hint="`llmfleet down` takes the fleet down.")
+    yield [application.leave_step(session, node), application.config_step(session, kinds)]
+    process = application.wanted_application(session, kinds)
+    yield [start_step(session, process, read_statuses(session, [process.node]))]
+    application.wait_left(session, node, timeout_s=timeout_s, force=force, hint=FINISH_HINT)
 
 
 def _finished(

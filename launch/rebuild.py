@@ -9,7 +9,7 @@ from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.probe import ProcessStatus
 from llmfleet.launch.nodes.processes import ask_statuses
 from llmfleet.launch.record.applied import Applied, kept, parse_applied, plans_folder
-from llmfleet.launch.record.state import ProcessRecord, State
+from llmfleet.launch.record.state import ProcessRecord, Runtime, State
 from llmfleet.launch.session import Session
 from llmfleet.launch.up import locked_session
 from llmfleet.planner.errors import BrokenStateError, FleetError, InputError
@@ -99,9 +99,12 @@ def _seen(session: Session, before: State) -> State:
         if running or node in before.nodes:
             nodes[node] = session.node(node).model_dump(mode="json")
     newest = next(iter(plans), "")
+    kinds = {r.kind for r in records.values()}
+    runtime: Runtime = "ray-serve" if "application" in kinds else "engines" if "engine" in kinds else before.runtime
     return replace(
-        before, nodes=nodes, processes=records, head=session.fleet.plan.head, plan_hash=before.plan_hash or newest
-    )
+        before, nodes=nodes, processes=records, head=session.fleet.plan.head, plan_hash=before.plan_hash or newest,
+        runtime=runtime,
+    )  # fmt: skip
 
 
 def _record(node: str, status: ProcessStatus, before: State, plans: Mapping[str, Applied]) -> ProcessRecord:

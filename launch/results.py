@@ -58,6 +58,7 @@ class InstanceStatus:
     generated_tokens: int | None = None
     restarts: int = 0
     reason: str = ""
+    wanted: bool = True  # false where nothing needs it to run now: Ray Serve scales with the load
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,16 @@ from difflib import unified_diff
 from typing import Literal
 
 from llmfleet.launch.change.steps import Runner
-from llmfleet.launch.engine_key import engine_key
 from llmfleet.launch.fleet import Fleet, node_folder
 from llmfleet.launch.phases import connect, router
 from llmfleet.launch.phases.verify import router_url
 from llmfleet.launch.record.state import StateStore
 from llmfleet.launch.results import UpReport
 from llmfleet.launch.router.clients import masked
-from llmfleet.launch.router.config import router_files
 from llmfleet.launch.router.exports import exported
 from llmfleet.launch.router.exports.export import Export
 from llmfleet.launch.router.metrics import grafana_dashboard, prometheus_config
-from llmfleet.launch.session import open_session
+from llmfleet.launch.session import Session, open_session
 from llmfleet.launch.up import locked_session
 from llmfleet.planner.errors import InputError
 from llmfleet.planner.ports import address_of
@@ -33,18 +31,10 @@ MetricsForm = Literal["prometheus", "grafana"]
 def router_show(fleet: Fleet) -> Mapping[str, str]:
     """The files `up` would write, by path below the router's folder, keys of clients masked. Host names are resolved
     here, not on the head."""
-    plan = fleet.plan
-    out = StateStore(fleet.folder, fleet.inventory.cluster).value.out_of_rotation
-    files = router_files(
-        plan,
-        hosts=_hosts(fleet),
-        folder=node_folder(fleet.inventory.node(plan.head), fleet.inventory.cluster, "~").router,
-        draining=frozenset(i.id for i in plan.instances if out & set(i.nodes)),
-        keys=router.client_keys(fleet),
-        certificate=router.certificate(fleet),
-        engine_key=engine_key(fleet),
-    )
-    return masked(files, secrets.token_bytes(16))
+    session = Session(fleet, StateStore(fleet.folder, fleet.inventory.cluster), addresses={**_hosts(fleet)})
+    head = fleet.plan.head
+    session.folders[head] = node_folder(fleet.inventory.node(head), fleet.inventory.cluster, "~")
+    return masked(router.desired_files(session), secrets.token_bytes(16))
 
 
 def router_export(fleet: Fleet, form: str) -> Export:

@@ -15,7 +15,7 @@ from llmfleet.launch.nodes.facts import NodeFacts
 from llmfleet.launch.pool import Outcome, on_each
 from llmfleet.launch.record.audit import AuditFile, append_command, entry
 from llmfleet.launch.record.lock import FleetLock
-from llmfleet.launch.record.state import State, StateStore, dump_state, parse_state, united
+from llmfleet.launch.record.state import Runtime, State, StateStore, dump_state, parse_state, united
 from llmfleet.launch.transport import Transport, open_transport
 from llmfleet.planner.errors import BrokenStateError, FleetError, StateError, TransportError
 from llmfleet.planner.inventory.model import Node
@@ -36,8 +36,17 @@ class Session:
     facts: dict[str, NodeFacts] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)  # how nodes reach each other, IP where it could be resolved
     lost: dict[str, FleetError] = field(default_factory=dict)
+    asked_runtime: Runtime | None = None  # None: what the state says
     _mutex: threading.Lock = field(default_factory=threading.Lock)
     _on_head: bytes | None = None  # the head's copy of the state, as last seen or written
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.asked_runtime or self.store.value.runtime
+
+    @property
+    def on_ray_serve(self) -> bool:
+        return self.runtime == "ray-serve"
 
     def connect(self, nodes: Iterable[Node], *, patience_s: float = 0.0) -> list[Outcome[Node, None]]:
         """Connects what is not connected yet, all at once; the caller decides what a failure means.

@@ -12,6 +12,7 @@ from llmfleet.launch.nodes.live import probe_nodes
 from llmfleet.launch.nodes.probe import NodeProbe
 from llmfleet.launch.phases import connect, ray, router
 from llmfleet.launch.phases.verify import router_url
+from llmfleet.launch.ray_serve import status as serve_status
 from llmfleet.launch.results import FleetStatus, InstanceStatus, NodeStatus, RayStatus, RouterStatus
 from llmfleet.launch.router.clusters import is_ip
 from llmfleet.launch.session import Session, open_session
@@ -34,7 +35,7 @@ def look(session: Session) -> FleetStatus:
     adopt(session)
     resolve(session)
     probes = probe_nodes(session, [n.name for n in session.reached(nodes)])
-    instances = tuple(instance_status(session, i, probes) for i in fleet.plan.instances)
+    instances = instances_seen(session, probes)
     node_states = tuple(node_status(session, n.name, instances, probes) for n in nodes)
     loads = loads_seen(session, probes)
     router_state = router_status(session, probes, loads)
@@ -51,6 +52,12 @@ def look(session: Session) -> FleetStatus:
         ray_state,
         problems,
     )
+
+
+def instances_seen(session: Session, probes: Mapping[str, NodeProbe]) -> tuple[InstanceStatus, ...]:
+    if session.on_ray_serve:
+        return serve_status.instances_seen(session)
+    return tuple(instance_status(session, i, probes) for i in session.fleet.plan.instances)
 
 
 def adopt(session: Session) -> None:
@@ -128,7 +135,7 @@ def _node_state(session: Session, name: str, instances: tuple[InstanceStatus, ..
         return NodeStatus(name, host, "drained", ids, reason)
     if name in session.lost:
         return NodeStatus(name, host, "unreachable", ids, session.lost[name].message)
-    bad = [i for i in mine if i.state != "healthy"]
+    bad = [i for i in mine if i.state != "healthy" and i.wanted]
     if bad:
         return NodeStatus(name, host, "degraded", ids, ", ".join(f"{i.id} is {i.state}" for i in bad))
     return NodeStatus(name, host, "ready", ids)
@@ -174,7 +181,7 @@ def ray_status(session: Session, probes: Mapping[str, NodeProbe]) -> RayStatus |
     node_of = {n: session.node(n) for n in probes}
     if plan.head not in probes:
         return None
-    members = desired.ray_processes(plan, wanted, node_of, session.folders, session.addresses)
+    members = ray.members(session, wanted, (node_of, session.folders, session.addresses))
     processes = [p for p in members if p.kind != "rank"]
     if not processes:
         return None
@@ -209,7 +216,7 @@ def find_problems(
     problems += [
         f"{i.id} is {i.state}" + (f": {i.reason}" if i.reason else "")
         for i in instances
-        if i.state != "healthy" and not out & set(i.nodes)
+        if i.state != "healthy" and i.wanted and not out & set(i.nodes)
     ]
     if router_state.state != "healthy":
         problems.append(f"the router is {router_state.state}: {router_state.reason}")

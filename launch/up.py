@@ -13,6 +13,7 @@ from llmfleet.launch.change.roll import Engine, Roll, Wanted, nodes_at_once, pla
 from llmfleet.launch.change.steps import Runner, Step
 from llmfleet.launch.engine_key import engine_key
 from llmfleet.launch.events import PlanChanged
+from llmfleet.launch.export.kinds import Kind
 from llmfleet.launch.fleet import Fleet, NodeFolder
 from llmfleet.launch.nodes.process import MEMBERS, Process
 from llmfleet.launch.nodes.processes import Statuses, read_statuses
@@ -28,11 +29,15 @@ from llmfleet.launch.phases import (
     roll,
     router,
     scripts,
+    serving,
     verify,
     weights,
 )
+from llmfleet.launch.ray_serve import application
+from llmfleet.launch.ray_serve.members import working
 from llmfleet.launch.record import applied
 from llmfleet.launch.record.lock import fleet_lock
+from llmfleet.launch.record.state import Runtime
 from llmfleet.launch.results import ChangedStep, UpReport
 from llmfleet.launch.session import Session, open_session
 from llmfleet.planner.difference import difference
@@ -47,7 +52,7 @@ MOVED = "if that is another machine, what was started there is no longer known a
 class UpOptions:
     """`max_unavailable`: nodes that may be out of rotation at once while engines are replaced, "2" or "25%".
     `drain_timeout_s`: how long their requests may take; `force`: what runs longer is cut off. `again`: the command
-    that goes on where this run stops."""
+    that goes on where this run stops. `runtime`: as before where it is None, for a fleet that is not up "engines"."""
 
     dry_run: bool = False
     skip_unreachable: bool = False
@@ -55,6 +60,7 @@ class UpOptions:
     drain_timeout_s: float = 600.0
     force: bool = False
     again: str = "llmfleet up"
+    runtime: Runtime | None = None
 
 
 @dataclass
@@ -85,13 +91,21 @@ class Up:
 
     @property
     def ray(self) -> tuple[Process, ...]:
-        return desired.ray_processes(self.session.fleet.plan, self.instances, *self._where)
+        return ray.members(self.session, self.instances, self._where)
 
     @property
     def engines(self) -> tuple[Process, ...]:
+        """Where Ray Serve runs them: what keeps them there."""
+        if self.session.on_ray_serve:
+            return (application.wanted_application(self.session, self.kinds),)
         cores = {name: facts.cpus for name, facts in self.session.facts.items()}
         key = engine_key(self.session.fleet)
         return desired.engine_processes(self.session.fleet.plan, self.instances, *self._where, cores, key)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """As far as their nodes take part, for Ray Serve."""
+        return working(application.kinds_planned(self.session), {n for i in self.instances for n in i.nodes})
 
     def statuses(self) -> Statuses:
         return read_statuses(self.session, [*self.nodes, *self.left])
@@ -99,6 +113,7 @@ class Up:
 
 def connect_phase(up: Up) -> list[Step]:
     up.nodes = connect.connect(up.session, skip_unreachable=up.options.skip_unreachable)
+    serving.settle_runtime(up.session, up.options.runtime)
     up.left = connect.connect_left(up.session)
     return []
 
@@ -157,10 +172,12 @@ def ray_workers_phase(up: Up) -> list[Step]:
     return _start(up, [p for p in up.roll.ray if p.kind in ("ray-worker", "rank")])
 
 
-def instances_phase(up: Up) -> list[Step]:
+def instances_phase(up: Up) -> Iterable[Sequence[Step]]:
     if not up.dry_run:
         ray.wait_joined(up.session, up.roll.ray)
-    return _start(up, up.roll.fresh)
+    if up.session.on_ray_serve:
+        yield [application.config_step(up.session, up.kinds)]
+    yield _start(up, up.roll.fresh)
 
 
 def router_phase(up: Up) -> list[Step]:
@@ -191,10 +208,17 @@ def stale_phase(up: Up) -> list[Step]:
 def verify_phase(up: Up) -> list[Step]:
     if not up.dry_run:
         instances.wait_healthy(up.session, [router.desired_process(up.session)])
-        verify.verify(up.session, up.instances)
+        verify.verify(up.session, _routed(up))
         if not up.session.lost:
             up.session.store.completed()
     return []
+
+
+def _routed(up: Up) -> Iterable[Instance]:
+    if not up.session.on_ray_serve:
+        return up.instances
+    left = {kind.name for kind in up.kinds}
+    return [i for i in application.plan_by_kind(up.session).instances if i.id in left]
 
 
 def one(steps: Callable[[Up], list[Step]]) -> Callable[[Up], Iterable[Sequence[Step]]]:
@@ -213,7 +237,7 @@ PHASES: tuple[tuple[str, Callable[[Up], Iterable[Sequence[Step]]]], ...] = (
     ("stop what cannot serve", one(clear_phase)),
     ("ray head", one(ray_head_phase)),
     ("ray workers", one(ray_workers_phase)),
-    ("instances", one(instances_phase)),
+    ("instances", instances_phase),
     ("router", one(router_phase)),
     ("health", one(health_phase)),
     ("replace", replace_phase),
@@ -279,6 +303,8 @@ def _wanted(up: Up) -> tuple[Process, ...]:
 def _roll(up: Up, statuses: Statuses) -> Roll:
     """Engines that cannot serve any more, since a node of theirs is away, are not rolled: they are just stopped."""
     session, plan = up.session, up.session.fleet.plan
+    if session.on_ray_serve:
+        return Roll(up.engines, serving.unchanged(up.ray, statuses))
     origins, here = applied.Origins(session), {*up.nodes, *up.left}
     planned = {(i.nodes[0], i.id): i for i in plan.instances}
     active = {i.id for i in up.instances}
@@ -329,7 +355,7 @@ def _remember(up: Up) -> None:
     for node in nodes:
         if node.name in known.nodes and known.node(node.name).host != node.host:
             session.note(f"it was at {known.node(node.name).host} before: {MOVED}", node=node.name, level="warning")
-    session.store.remember_nodes(nodes, plan_hash=plan.hash, head=plan.head)
+    session.store.remember_nodes(nodes, plan_hash=plan.hash, head=plan.head, runtime=session.runtime)
     applied.remember(session)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from llmfleet.launch.commands.engines import engine_process
-from llmfleet.launch.commands.ray import in_ray, ray_head_process, ray_worker_process
+from llmfleet.launch.commands.ray import Managed, in_ray, ray_head_process, ray_worker_process
 from llmfleet.launch.commands.vllm import rank_name, rank_process
 from llmfleet.launch.engine_key import key_path
 from llmfleet.launch.fleet import NodeFolder
@@ -69,8 +69,7 @@ def ray_processes(
             address=addresses[name],
             folder=folders[name],
             head_address=addresses[plan.head],
-            gpus=indices,
-            accelerator=next(i.accelerator for i in instances if name in i.gpus and in_ray(i)),
+            managed=Managed(indices, next(i.accelerator for i in instances if name in i.gpus and in_ray(i))),
         )
         for name, indices in sorted(gpus.items())
     )

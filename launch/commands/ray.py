@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from llmfleet.launch.commands.addresses import host_port
 from llmfleet.launch.commands.devices import gpu_env, interface_env, vendor
@@ -34,20 +35,29 @@ HEAD_PORTS = {
 WORKER_PORTS = {flag: port + (300 if "worker" in flag else 10) for flag, port in HEAD_PORTS.items()}
 
 
-def ray_head_process(
-    node: Node, *, address: str, folder: NodeFolder, gpus: Sequence[int] = (), accelerator: str = "gpu"
-) -> Process:
-    """`gpus`: those of the head node itself that Ray manages. None for a head that only coordinates."""
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """What Ray may give out on a node: these GPUs, so many CPUs, these resources; and `env` for all that runs there."""
+
+    gpus: Sequence[int] = ()
+    accelerator: str = "gpu"
+    cpus: int = 1
+    resources: Mapping[str, int] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def ray_head_process(node: Node, *, address: str, folder: NodeFolder, managed: Managed = Managed()) -> Process:
+    """`managed`: nothing but a CPU for a head that only coordinates."""
     ports = {"--port": PORT, "--dashboard-port": DASHBOARD_PORT, **HEAD_PORTS}
     own = ("--head", "--include-dashboard=false", *_words(ports))
-    return _start(node, "ray-head", address, folder, gpus, accelerator, own, ray_address_env(address))
+    return _start(node, "ray-head", address, folder, managed, own, ray_address_env(address))
 
 
 def ray_worker_process(
-    node: Node, *, address: str, folder: NodeFolder, head_address: str, gpus: Sequence[int], accelerator: str = "gpu"
+    node: Node, *, address: str, folder: NodeFolder, head_address: str, managed: Managed
 ) -> Process:
     own = ("--address", host_port(head_address, PORT), *_words(WORKER_PORTS))
-    return _start(node, "ray-worker", address, folder, gpus, accelerator, own, ray_address_env(head_address))
+    return _start(node, "ray-worker", address, folder, managed, own, ray_address_env(head_address))
 
 
 def in_ray(instance: Instance) -> bool:
@@ -69,16 +79,17 @@ def ray_address_env(address: str) -> dict[str, str]:
 
 
 def _start(
-    node: Node, kind: str, address: str, folder: NodeFolder, gpus: Sequence[int], accelerator: str,
-    own: tuple[str, ...], env: Mapping[str, str],
+    node: Node, kind: str, address: str, folder: NodeFolder, managed: Managed, own: tuple[str, ...],
+    env: Mapping[str, str],
 ) -> Process:
-    npu = accelerator == "gpu" and vendor(node) == "ascend"
-    resources = {f"{NODE_RESOURCE}{node.name}": 1, **({"NPU": len(gpus)} if npu else {})}
+    gpus = managed.gpus
+    npu = managed.accelerator == "gpu" and vendor(node) == "ascend"
+    resources = {f"{NODE_RESOURCE}{node.name}": 1, **({"NPU": len(gpus)} if npu else {}), **managed.resources}
     argv = (
         *(node.runtime.python, "-m", "ray.scripts.scripts", "start", "--block"),
         *own,
         *("--node-ip-address", address),
-        *("--num-cpus", "1"),
+        *("--num-cpus", str(managed.cpus)),
         *("--num-gpus", "0" if npu else str(len(gpus))),
         *("--resources", json.dumps(resources)),
         *("--object-store-memory", str(OBJECT_STORE_BYTES)),
@@ -90,18 +101,18 @@ def _start(
         node=node.name,
         kind="ray-head" if kind == "ray-head" else "ray-worker",
         argv=argv,
-        env={**scratch_env(folder), **_env(node, address, gpus, accelerator), **env, **node.runtime.env},
+        env={**scratch_env(folder), **_env(node, address, managed), **env, **managed.env, **node.runtime.env},
         stop_grace_s=STOP_GRACE_S,
     )
 
 
-def _env(node: Node, address: str, gpus: Sequence[int], accelerator: str) -> dict[str, str]:
+def _env(node: Node, address: str, managed: Managed) -> dict[str, str]:
     """vLLM's workers are children of this process and take these from it."""
     return {
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # engines are stopped before Ray is
         "VLLM_HOST_IP": address,
         **interface_env(node),
-        **(gpu_env(node, gpus) if gpus and accelerator == "gpu" else {}),
+        **(gpu_env(node, managed.gpus) if managed.gpus and managed.accelerator == "gpu" else {}),
     }
 
 

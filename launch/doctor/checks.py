@@ -47,6 +47,8 @@ def views(session: Session, nodes: Sequence[str], instances: Sequence[Instance],
     plan = session.fleet.plan
     together = {name for i in instances if i.spans_nodes for name in i.nodes}
     in_ray = spanning_gpus(instances)
+    if session.on_ray_serve:
+        in_ray = {name: () for i in instances for name in i.nodes}
     cluster = sorted({plan.head, *in_ray} & set(session.facts)) if in_ray else []
     names = {session.addresses[n]: n for n in session.facts if n in session.addresses}
     ray = {name: session.facts[name].versions.get("ray") for name in cluster}

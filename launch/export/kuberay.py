@@ -27,8 +27,9 @@ from llmfleet.launch.export.pods import (
 from llmfleet.launch.export.serve_app import (
     HTTP_PORT,
     RAY_VERSION,
-    class_resource,
+    exported_places,
     in_serve_llm,
+    node_resources,
     serve_config,
 )
 from llmfleet.launch.export.workloads import labels, selector, spread
@@ -79,7 +80,7 @@ def serve_host(plan: Plan) -> str:
 def ray_resources(inventory: Inventory, plan: Plan, kinds: Sequence[Kind], weights: Weights, image: str) -> list[Json]:
     """`kinds`: of ray_kinds. `image`: where a class of node names none of its own."""
     classes = {name: [k for k in kinds if k.node_class == name] for name in dict.fromkeys(k.node_class for k in kinds)}
-    config = serve_config(inventory, plan, kinds, FOLDER)
+    config = serve_config(plan, kinds, exported_places(FOLDER.root, inventory.models_dir))
     service = {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -161,7 +162,7 @@ def _group(plan: Plan, kinds: Sequence[Kind], weights: Weights, image: str) -> J
         "minReplicas": count,
         "maxReplicas": count,
         # KubeRay puts it on a shell's command line: the quotes are its own
-        "rayStartParams": {"resources": json.dumps(json.dumps({class_resource(one): 1}))},
+        "rayStartParams": {"resources": json.dumps(json.dumps(node_resources(one)))},
         "template": {"metadata": {"labels": mine}, "spec": spec},
     }
 

@@ -7,7 +7,14 @@ from importlib import resources
 from typing import Final
 
 from llmfleet.launch.export.kinds import Export, Kind, kinds_of
-from llmfleet.launch.export.serve_app import HTTP_PORT, RAY_VERSION, class_resource, in_serve_llm, serve_config
+from llmfleet.launch.export.serve_app import (
+    HTTP_PORT,
+    RAY_VERSION,
+    exported_places,
+    in_serve_llm,
+    node_resources,
+    serve_config,
+)
 from llmfleet.launch.export.serve_front import serve_router_files
 from llmfleet.launch.fleet import NodeFolder
 from llmfleet.launch.router.xds import to_yaml
@@ -27,8 +34,9 @@ def ray_serve(inventory: Inventory, plan: Plan, *, folder: str = FOLDER) -> Expo
     """
     kinds = kinds_of(inventory, plan)
     home = NodeFolder(folder.rstrip("/"))
-    config = serve_config(inventory, plan, kinds, home)
-    hosts = [node.address or node.host for node in inventory.nodes if node.name in _nodes(plan)]
+    config = serve_config(plan, kinds, exported_places(home.root, inventory.models_dir))
+    carrying = {n for i in plan.instances for n in i.nodes}  # a head that only coordinates may die without them
+    hosts = [node.address or node.host for node in inventory.nodes if node.name in carrying]
     rag = config["applications"][0]["args"]["rag"] is not None
     router = serve_router_files(plan, kinds, hosts, home.router, rag=rag)
     files = {
@@ -87,7 +95,7 @@ def _before(inventory: Inventory, plan: Plan, kinds: Sequence[Kind], home: NodeF
         if node.name not in _nodes(plan):
             continue
         start = f"--head --port {GCS_PORT}" if node.name == plan.head else f"--address {address}"
-        classes = {class_resource(of[node.name]): 1} if node.name in of else {}
+        classes = node_resources(of[node.name]) if node.name in of else {}
         words = f" --resources '{_json(classes)}'" if classes else " --num-gpus 0"
         yield f"on {node.name}: ray start {start} --node-ip-address {node.address or node.host}{words}"
 

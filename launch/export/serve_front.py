@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from llmfleet.launch.export.kinds import Kind
 from llmfleet.launch.export.serve_app import HTTP_PORT
@@ -29,10 +29,12 @@ RAG: Final = "/v1/rag"
 
 
 def serve_router_files(
-    plan: Plan, kinds: Sequence[Kind], serve: Sequence[str], folder: str, *, rag: bool
+    plan: Plan, kinds: Sequence[Kind], serve: Sequence[str], folder: str, *, rag: bool,
+    hosts: Mapping[str, str] = {}, **options: Any,
 ) -> Mapping[str, str]:
-    """Text by path below `folder`. `serve`: hosts whose HTTP proxies of Serve answer at HTTP_PORT."""
-    files = router_files(by_kind(plan, kinds), hosts=loopback(kinds), folder=folder)
+    """Text by path below `folder`. `serve`: hosts whose HTTP proxies of Serve answer at HTTP_PORT. `hosts` and
+    `options`: what else router_files takes, with kinds as instances."""
+    files = router_files(by_kind(plan, kinds), hosts={**hosts, **loopback(kinds)}, folder=folder, **options)
     return with_hops(files, kinds, serve, rag=rag)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from llmfleet.launch.transport.base import Argv
 
-Kind = Literal["engine", "ray-head", "ray-worker", "rank", "router"]
+Kind = Literal["engine", "ray-head", "ray-worker", "rank", "router", "application"]
 # What engines over several nodes run on, beside the engine on their first node: it is there before and after them.
 MEMBERS = ("ray-head", "ray-worker", "rank")
 

@@ -9,8 +9,12 @@ from dataclasses import replace
 from llmfleet.launch.change.desired import spanning_gpus, weights_path
 from llmfleet.launch.commands.ray import HEAD_PORTS, PORT, WORKER_PORTS, in_ray
 from llmfleet.launch.commands.vllm import rank_ports
+from llmfleet.launch.export.serve_app import HTTP_PORT
+from llmfleet.launch.export.serve_front import FIRST_HOP
 from llmfleet.launch.nodes.facts import NodeFacts, facts_command, facts_request, facts_script, parse_facts
 from llmfleet.launch.pool import on_each, raise_failures
+from llmfleet.launch.ray_serve.application import kinds_planned
+from llmfleet.launch.ray_serve.members import KEEPER_PORT
 from llmfleet.launch.session import Session
 from llmfleet.planner.errors import CommandError
 from llmfleet.planner.inventory.model import Runtime
@@ -86,6 +90,8 @@ def wanted_ports(session: Session, node: str, instances: Iterable[Instance]) -> 
     """Ports that must be free on the node, or held by ourselves, each with the address that is listened on; Ray's on
     all, as it pleases."""
     plan, own = session.fleet.plan, session.addresses[node]
+    if session.on_ray_serve:
+        return _serve_ports(session, node, instances)
     mine = [i for i in instances if i.nodes[0] == node]
     ports = {i.port: own for i in mine}
     ports |= {port: own for i in mine if i.spans_nodes and not in_ray(i) for port in rank_ports(i)}
@@ -96,6 +102,18 @@ def wanted_ports(session: Session, node: str, instances: Iterable[Instance]) -> 
         ports |= dict.fromkeys({PORT, *_fixed(HEAD_PORTS)}, "")
     if node in spanning:
         ports |= dict.fromkeys(_fixed(WORKER_PORTS), "")
+    return ports
+
+
+def _serve_ports(session: Session, node: str, instances: Iterable[Instance]) -> dict[int, str]:
+    """Ray's and Serve's, on all addresses; on the head those of the router and of what keeps the application."""
+    plan, head = session.fleet.plan, node == session.fleet.plan.head
+    rays = {PORT, *_fixed(HEAD_PORTS)} if head else _fixed(WORKER_PORTS)
+    ports = dict.fromkeys({*rays, HTTP_PORT}, "") if head or any(node in i.nodes for i in instances) else {}
+    if head:
+        hops = range(FIRST_HOP, FIRST_HOP + len(kinds_planned(session)))
+        ports |= dict.fromkeys({*hops, KEEPER_PORT, plan.router.admin_port}, "127.0.0.1")
+        ports[plan.router.port] = plan.router.bind
     return ports
 
 

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from llmfleet.launch.change import desired
 from llmfleet.launch.commands.ray import parse_ray_status, ray_status_command
+from llmfleet.launch.fleet import NodeFolder
 from llmfleet.launch.nodes.process import Process
 from llmfleet.launch.nodes.processes import log_tail
+from llmfleet.launch.ray_serve.application import kinds_planned
+from llmfleet.launch.ray_serve.members import ray_processes, working
 from llmfleet.launch.session import Session
 from llmfleet.planner.errors import HealthError
+from llmfleet.planner.inventory.model import Node
+from llmfleet.planner.plan import Instance
 
+Where = tuple[Mapping[str, Node], Mapping[str, NodeFolder], Mapping[str, str]]
 JOIN_WITHIN_S = 300.0  # Ray takes ten seconds to start; on a starved node some minutes
 POLL_S = 2.0
+
+
+def members(session: Session, instances: Iterable[Instance], where: Where) -> tuple[Process, ...]:
+    """Ray's head and workers, and the ranks of engines over several nodes, for these instances. `where`: nodes,
+    folders and addresses by name."""
+    if session.on_ray_serve:
+        kinds = working(kinds_planned(session), {n for i in instances for n in i.nodes})
+        return ray_processes(session.fleet.plan.head, kinds, *where)
+    return desired.ray_processes(session.fleet.plan, instances, *where)
 
 
 def ray_nodes(session: Session, head: Process) -> tuple[str, ...] | None:

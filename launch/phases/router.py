@@ -16,6 +16,7 @@ from llmfleet.launch.events import Note
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.process import Process
 from llmfleet.launch.nodes.processes import last_line
+from llmfleet.launch.ray_serve.application import router_files_by_kind
 from llmfleet.launch.router.clients import ClientKey, masked, read_keys
 from llmfleet.launch.router.config import router_files
 from llmfleet.launch.router.process import HOT_RESTART, router_process
@@ -40,6 +41,8 @@ def desired_files(session: Session, plan: Plan | None = None, leaving: Collectio
 
     `plan`: what is to be served now, where that is not the fleet's plan, see launch/change/roll_router.py.
     """
+    if session.on_ray_serve:
+        return router_files_by_kind(session, keys=client_keys(session.fleet), certificate=certificate(session.fleet))
     plan = plan or session.fleet.plan
     out = session.store.value.out_of_rotation
     return router_files(

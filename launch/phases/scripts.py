@@ -12,13 +12,15 @@ from llmfleet.launch.engine_key import engine_key, key_path
 from llmfleet.launch.session import Session
 from llmfleet.planner.plan import Instance
 
-REMOTE = Path(__file__).resolve().parent.parent / "remote"
+LAUNCH = Path(__file__).resolve().parent.parent
+REMOTE, SERVE = LAUNCH / "remote", LAUNCH / "serve"
 MARKER = "version"
 
 
 @cache
 def scripts() -> Mapping[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(REMOTE.glob("*.py")) if p.name != "__init__.py"}
+    found = [path for room in (REMOTE, SERVE) for path in sorted(room.glob("*.py"))]
+    return {path.name: path.read_bytes() for path in found if path.name != "__init__.py"}
 
 
 @cache

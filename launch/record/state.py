@@ -42,6 +42,9 @@ class ProcessRecord:
         return f"{self.node}/{self.name}"
 
 
+Runtime = Literal["engines", "ray-serve"]  # engines each a process of its own, or replicas of Ray Serve
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     cluster: str
@@ -51,6 +54,7 @@ class State:
     complete: bool = False  # whether that plan came to be all up
     previous_plan: str = ""  # the plan that was all up before it
     head: str = ""
+    runtime: Runtime = "engines"
     nodes: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # inventory values of every node ever touched
     processes: Mapping[str, ProcessRecord] = field(default_factory=dict)
     draining: tuple[str, ...] = ()  # out of the router, still finishing requests
@@ -200,12 +204,14 @@ class StateStore:
         """Goes on as if there were no file. It is set aside when another is written in its place."""
         self._aside, self.broken = self._aside or self.broken is not None, None
 
-    def remember_nodes(self, nodes: tuple[Node, ...], *, plan_hash: str, head: str) -> None:
+    def remember_nodes(
+        self, nodes: tuple[Node, ...], *, plan_hash: str, head: str, runtime: Runtime = "engines"
+    ) -> None:
         """What `up` begins with: from now on this is the fleet's plan, and the one before it the way back."""
         seen = {n.name: n.model_dump(mode="json") for n in nodes}
 
         def begun(s: State) -> State:
-            s = replace(s, nodes={**s.nodes, **seen}, head=head)
+            s = replace(s, nodes={**s.nodes, **seen}, head=head, runtime=runtime)
             if s.plan_hash == plan_hash:
                 return s
             back = s.plan_hash if s.complete or s.previous_plan == plan_hash else s.previous_plan

@@ -12,7 +12,7 @@ import urllib.request
 from typing import Dict, List, Optional
 
 import aiohttp
-from serve_pieces import Json, Pieces, head_of
+from serve_pieces import Json, Pieces, head_of, placed
 
 START_S = 1800.0  # of an engine
 
@@ -21,11 +21,12 @@ class Engine:
     """An engine that Serve LLM cannot run, as a child process: an older vLLM, llama.cpp."""
 
     def __init__(self, argv: List[str], env: Dict[str, str]) -> None:
-        """`argv`: with {port} where its port goes."""
+        """`argv`: with {port} where its port goes, and {home} where the node's folder does."""
         port = _free_port()
         self.url = "http://127.0.0.1:%d" % port
-        words = [word.replace("{port}", str(port)) for word in argv]
-        self.child = subprocess.Popen(words, env={**os.environ, **env}, preexec_fn=_die_with_parent)
+        words = [placed(word.replace("{port}", str(port))) for word in argv]
+        given = {name: placed(value) for name, value in env.items()}
+        self.child = subprocess.Popen(words, env={**os.environ, **given}, preexec_fn=_die_with_parent)
         self.session: Optional[aiohttp.ClientSession] = None
         until = time.monotonic() + START_S
         while not self.answers():

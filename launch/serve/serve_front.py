@@ -8,7 +8,6 @@ module has defined so far, so that the rest is in modules of its own.
 """
 
 import asyncio
-import logging
 from typing import Any, Dict, List, Optional
 
 from fastapi import FastAPI, Request
@@ -50,8 +49,6 @@ class Ingress:
         self.handles = {kind: handle.options(stream=True) for kind, handle in handles.items()}
         self.names = names
         self.rag = Rag(self, **rag) if rag else None
-        self.running: Dict[str, Optional[int]] = dict.fromkeys(handles)  # replicas, as the controller said last
-        self.looking: Optional["asyncio.Task[None]"] = None
 
     @http.post("/v1/rag")  # type: ignore[untyped-decorator]
     async def answer_with_passages(self, request: Request) -> Any:
@@ -61,23 +58,13 @@ class Ingress:
 
     @http.get("/{kind}/health")  # type: ignore[untyped-decorator]
     async def health(self, kind: str) -> Any:
-        """Whether the kind has a running replica, as the controller said last: a check must not wait for it."""
-        self.look_again()
-        return Response(status_code=200 if self.running.get(kind) else 503)
+        return Response(status_code=200 if kind in self.handles and self.running(kind) else 503)
 
-    def look_again(self) -> None:
-        if self.looking is None or self.looking.done():
-            self.looking = asyncio.create_task(self.look())
-
-    async def look(self) -> None:
-        """While the controller is away, what it said last is what is known: replicas serve on without it."""
-        try:
-            applications = (await asyncio.to_thread(serve.status)).applications.values()
-            found = {n: d.replica_states.get("RUNNING", 0) for a in applications for n, d in a.deployments.items()}
-            self.running = {kind: found.get(kind, 0) for kind in self.handles}
-        except Exception as error:  # whatever it is
-            logging.getLogger("ray.serve").warning("the controller did not answer: %s", error)
-        await asyncio.sleep(1.0)
+    def running(self, kind: str) -> Optional[int]:
+        """Replicas, as the controller told the handle of the kind last; None where it has not yet. Ray has no public
+        word for it, and the controller cannot be asked: replicas serve on while it and Ray's head are away."""
+        router = self.handles[kind]._router._asyncio_router.request_router
+        return None if router is None else len(router.curr_replicas)
 
     @http.post("/{kind}/{path:path}")  # type: ignore[untyped-decorator]
     async def forward(self, kind: str, path: str, request: Request) -> Any:
@@ -109,7 +96,7 @@ class Ingress:
             except (*GONE, RayTaskError) as error:
                 if begun or not (isinstance(error, GONE) or ENGINE_DEAD in str(error)):
                     raise
-                if not left or (self.running[kind] or 0) < 2:
+                if not left or (self.running(kind) or 0) < 2:
                     yield head_of(503)
                     yield error_text(503, "replicas of %s died" % kind)
                     return
@@ -119,8 +106,7 @@ class Ingress:
         is one that runs, since another kind may answer."""
         task = asyncio.ensure_future(pieces.__anext__())
         while not (await asyncio.wait({task}, timeout=1.0))[0]:
-            self.look_again()
-            if self.running[kind] == 0:
+            if self.running(kind) == 0:
                 task.cancel()
                 pieces.cancel()
                 raise NobodyError(kind)

@@ -1,6 +1,7 @@
 """What deployments of serve_front.py answer: first a head, a status and the type of what follows, then text."""
 
 import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any, Dict
 
@@ -19,6 +20,11 @@ class RefusedError(Exception):
 
 class NobodyError(Exception):
     """No replica of a kind runs."""
+
+
+def placed(text: str) -> str:
+    """With the folder of this node in it, where every node has one of its own."""
+    return text.replace("{home}", os.environ.get("LLMFLEET_HOME", ""))
 
 
 def head_of(status: int, kind: str = JSON) -> Json:

@@ -13,8 +13,8 @@ class Rag:
     """Documents and a question in, an answer with the passages it rests on out."""
 
     def __init__(self, ingress: Any, embed: Json, rerank: Json, generate: Json, candidates: int, passages: int) -> None:
-        """`embed`, `rerank`, `generate`: {service: {KIND: weight}}. `candidates` go from the embedding to the ranking,
-        `passages` of them into the prompt."""
+        """`embed`, `rerank`, `generate`: {service: {KIND: weight of a replica}}. `candidates` go from the embedding to
+        the ranking, `passages` of them into the prompt."""
         self.ingress, self.embed, self.rerank, self.generate = ingress, embed, rerank, generate
         self.candidates, self.passages = candidates, passages
 
@@ -71,9 +71,13 @@ class Rag:
     def chat(self, service: str, body: Json) -> Pieces:
         return self.first_that_answers(self.generate[service], "/v1/chat/completions", body)
 
+    def weights(self, kinds: Dict[str, int]) -> Dict[str, int]:
+        """Of the replicas that each has now; of one where that is not known, or none runs."""
+        return {kind: weight * (self.ingress.running(kind) or 1) for kind, weight in kinds.items()}
+
     async def first_that_answers(self, kinds: Dict[str, int], path: str, body: Json) -> Pieces:
         """By weight, and another kind where one is full or gone."""
-        for left, kind in reversed(list(enumerate(reversed(_shuffled(kinds))))):
+        for left, kind in reversed(list(enumerate(reversed(_shuffled(self.weights(kinds)))))):
             pieces = self.ingress.ask(kind, path, body)
             head = await pieces.__anext__()
             if left and head["status"] in (429, 503):

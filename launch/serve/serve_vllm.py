@@ -15,7 +15,7 @@ from ray.llm._internal.serve.core.configs.openai_api_models import (  # of these
 )
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
-from serve_pieces import EVENTS, Json, error_text, head_of
+from serve_pieces import EVENTS, Json, error_text, head_of, placed
 
 # path: the server's method, and what it takes
 METHODS = {
@@ -34,6 +34,12 @@ def deployment(config: Json) -> Any:
 
 
 class Server(LLMServer):  # type: ignore[misc]
+    async def __init__(self, llm_config: LLMConfig, **options: Any) -> None:  # type: ignore[misc]
+        """The weights may lie elsewhere on every node."""
+        loading = llm_config.model_loading_config
+        loading.model_source = placed(loading.model_source)
+        await super().__init__(llm_config, **options)
+
     async def ask(self, path: str, body: Json) -> AsyncIterator[Any]:
         body = {**body, "model": self._llm_config.model_id}
         if path in RERANK:

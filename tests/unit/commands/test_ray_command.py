@@ -6,6 +6,7 @@ from pathlib import Path
 from command_nodes import FOLDER, node
 
 from llmfleet.launch.commands.ray import (
+    Managed,
     parse_ray_status,
     ray_head_process,
     ray_status_command,
@@ -40,7 +41,7 @@ def test_a_head_that_only_coordinates() -> None:
 def test_a_worker_brings_its_planned_gpus_and_its_own_interface() -> None:
     made = ray_worker_process(
         node("a800-1", interface="bond0"), address="10.0.1.11", folder=FOLDER, head_address="10.0.0.10",
-        gpus=(0, 1, 2, 3),
+        managed=Managed((0, 1, 2, 3)),
     )  # fmt: skip
     line = shlex.join(made.argv)
     assert "start --block --address 10.0.0.10:6379 --node-manager-port 6390" in line
@@ -52,16 +53,17 @@ def test_a_worker_brings_its_planned_gpus_and_its_own_interface() -> None:
 
 def test_ascend_devices_are_a_resource_of_another_name() -> None:
     made = ray_worker_process(
-        node("npu-0", "8 x 910B-64G"), address="10.0.4.1", folder=FOLDER, head_address="10.0.0.10", gpus=(0, 1)
-    )
+        node("npu-0", "8 x 910B-64G"), address="10.0.4.1", folder=FOLDER, head_address="10.0.0.10",
+        managed=Managed((0, 1)),
+    )  # fmt: skip
     assert """--num-gpus 0 --resources '{"llmfleet_node_npu-0": 1, "NPU": 2}'""" in shlex.join(made.argv)
     assert made.env["ASCEND_RT_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_cpu_slots_count_as_gpus_for_ray_and_hide_none() -> None:
     made = ray_worker_process(
-        node("laptop", "2 x CPU-4G"), address="127.0.0.2", folder=FOLDER, head_address="127.0.0.2", gpus=(0, 1),
-        accelerator="cpu",
+        node("laptop", "2 x CPU-4G"), address="127.0.0.2", folder=FOLDER, head_address="127.0.0.2",
+        managed=Managed((0, 1), "cpu"),
     )  # fmt: skip
     assert "--num-gpus 2" in shlex.join(made.argv)
     assert not [name for name in made.env if name.endswith("VISIBLE_DEVICES")]
@@ -69,7 +71,9 @@ def test_cpu_slots_count_as_gpus_for_ray_and_hide_none() -> None:
 
 def test_head_and_worker_may_share_a_machine() -> None:
     head = ray_head_process(node("n0"), address="10.0.1.10", folder=FOLDER)
-    worker = ray_worker_process(node("n0"), address="10.0.1.10", folder=FOLDER, head_address="10.0.1.10", gpus=(0,))
+    worker = ray_worker_process(
+        node("n0"), address="10.0.1.10", folder=FOLDER, head_address="10.0.1.10", managed=Managed((0,))
+    )
     flags = [f for f in head.argv if f.endswith("-port") and f in worker.argv]
     ports = [p.argv[p.argv.index(flag) + 1] for p in (head, worker) for flag in flags]
     assert len(flags) == 8

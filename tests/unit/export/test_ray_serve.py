@@ -13,8 +13,9 @@ import yaml
 from tests.unit.export.exported import ONE_NODE, SPANNING
 from tests.unit.planning.fleets import EXAMPLE, REFERENCE, inventory, planned
 
-from llmfleet.launch.export.kinds import Export
+from llmfleet.launch.export.kinds import Export, kinds_of
 from llmfleet.launch.export.ray_serve import ray_serve
+from llmfleet.launch.export.serve_app import OWN_PLACES, serve_config
 from llmfleet.launch.router.validate import merged_static, validate_command
 from llmfleet.planner.errors import InputError
 
@@ -43,15 +44,19 @@ def test_reads_as_it_was_read(name: str) -> None:
 @pytest.mark.parametrize("name", FLEETS)
 def test_every_instance_gpu_and_argument_of_the_plan_is_there(name: str) -> None:
     plan = planned(FLEETS[name])
-    kinds = arguments(export(FLEETS[name]))["kinds"]
+    made = export(FLEETS[name])
+    kinds, most = arguments(made)["kinds"], replicas(made)
     for instance in plan.instances:
         mine = [k for n, k in kinds.items() if n.startswith(f"{instance.service}-") and fits(k, instance)]
         assert mine, instance.id
-    replicas = sum(options(k)["autoscaling_config"]["max_replicas"] for k in kinds.values())
-    assert replicas == len(plan.instances)
-    assert sum(gpus(k) * options(k)["autoscaling_config"]["max_replicas"] for k in kinds.values()) == sum(
-        i.tp * i.pp for i in plan.instances
-    )
+    assert most.keys() == kinds.keys() and sum(most.values()) == len(plan.instances)
+    assert sum(gpus(k) * most[n] for n, k in kinds.items()) == sum(i.tp * i.pp for i in plan.instances)
+
+
+def replicas(made: Export) -> dict[str, int]:
+    """Of each kind, at most."""
+    (application,) = yaml.safe_load(made.files["serve.yaml"])["applications"]
+    return {d["name"]: d["autoscaling_config"]["max_replicas"] for d in application["deployments"]}
 
 
 def options(kind: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +88,16 @@ def fits(kind: dict[str, Any], instance: Any) -> bool:
     }
     source = kind["llm_config"]["model_loading_config"]["model_source"]
     return {k: given.get(k) for k in expected} == expected and source == instance.weights_path
+
+
+def test_how_many_there_are_is_no_argument() -> None:
+    """Serve starts every engine anew where arguments change."""
+    plan, kinds = planned(REFERENCE), kinds_of(inventory(REFERENCE), planned(REFERENCE))
+    whole, none = (serve_config(plan, kinds, OWN_PLACES, present) for present in (None, {}))
+    (one,), (other,) = whole["applications"], none["applications"]
+    assert one["args"] == other["args"] and one["deployments"] != other["deployments"]
+    assert [d["name"] for d in one["deployments"]] == [d["name"] for d in other["deployments"]]
+    assert all(d["autoscaling_config"]["min_replicas"] == 0 for d in other["deployments"])
 
 
 def test_engines_that_serve_llm_cannot_run_are_children_and_said_so() -> None:
