@@ -1,4 +1,4 @@
-"""A process that llmfleet keeps running on a node, as data. launch/remote/supervise.py runs it and restarts it."""
+"""A process that llmfleet keeps running on a node, as data. launch/remote/supervisor.py runs it and restarts it."""
 
 from __future__ import annotations
 
