@@ -15,6 +15,8 @@ from llmfleet.launch.phases import at_boot, connect, router
 from llmfleet.launch.ray_serve.members import gcs_folder
 from llmfleet.launch.results import ChangedStep, DownReport
 from llmfleet.launch.session import Session
+from llmfleet.launch.units.boot import BootUnit
+from llmfleet.launch.units.service import ServiceUnit
 from llmfleet.launch.up import locked_session
 from llmfleet.planner.errors import CommandError, FleetError, TransportError
 from llmfleet.planner.inventory.model import Node
@@ -36,7 +38,7 @@ def down(fleet: Fleet, *, dry_run: bool = False, keep_weights: bool = False) -> 
         runner.phase(1, PHASES[0], lambda: _connect(session))
         stopped: list[ChangedStep] = []
         # first: a machine that goes down meanwhile must not come back with what was still to be stopped
-        stopped += runner.phase(2, PHASES[1], lambda: at_boot.remove_steps(session, session.transports))
+        stopped += runner.phase(2, PHASES[1], lambda: at_boot.remove_steps(session, session.transports, BootUnit))
         for number, kind in enumerate(ORDER, start=3):
             stopped += runner.phase(number, PHASES[number - 1], partial(_stop_kind, session, kind))
         stopped += runner.phase(len(PHASES), PHASES[-1], lambda: _clean_steps(session, keep_weights=keep_weights))
@@ -96,7 +98,8 @@ def _stop_kind(session: Session, kind: str) -> list[Step]:
 
 
 def _clean_steps(session: Session, *, keep_weights: bool) -> list[Step]:
-    return [_clean_step(session, node, keep_weights=keep_weights) for node in sorted(session.transports)]
+    units = at_boot.remove_steps(session, session.transports, ServiceUnit)
+    return [*units, *(_clean_step(session, node, keep_weights=keep_weights) for node in sorted(session.transports))]
 
 
 def _clean_step(session: Session, node: str, *, keep_weights: bool) -> Step:

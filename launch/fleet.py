@@ -12,6 +12,7 @@ from llmfleet.planner.plan import Plan
 SUPERVISE = "supervise.py"
 PROBE = "probe.py"
 RESUME = "resume.py"
+SUPERVISOR, READY = "supervisor.py", "ready.py"
 FETCH = "fetch.py"
 SERVE_FILES, PULL_FILES, LIST_MODEL = "serve_files.py", "pull_files.py", "list_model.py"
 
@@ -33,7 +34,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class NodeFolder:
-    """Absolute paths of ours on one node. Nothing of llmfleet is written elsewhere, but units/boot.py's."""
+    """Absolute paths of ours on one node. Nothing of llmfleet is written elsewhere, but units of systemd."""
 
     root: str
 

@@ -10,7 +10,7 @@ from llmfleet.launch.session import Session
 from llmfleet.launch.up import locked_session
 from llmfleet.planner.errors import HostKeyError, InputError, StateError
 
-AT_BOOT = "should it come back, it starts its engines by itself: disable its llmfleet unit of systemd, or wipe it"
+AT_BOOT = "should it come back, it starts its engines by itself: disable its llmfleet units of systemd, or wipe it"
 
 
 def forget(fleet: Fleet, node: str) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def forget(fleet: Fleet, node: str) -> tuple[str, ...]:
             known = ", ".join(sorted(state.nodes)) or "none"
             raise InputError(f'no node "{node}" is on record', hint=f"On record: {known}.")
         _is_gone(session, node)
-        if session.node(node).runtime.at_boot:
+        if session.node(node).runtime.uses_systemd:
             session.note(AT_BOOT, node=node, level="warning")
         lost = tuple(sorted(r.name for r in state.processes.values() if r.node == node))
         session.store.change(

@@ -91,7 +91,8 @@ class Up:
 
     @property
     def ray(self) -> tuple[Process, ...]:
-        return ray.members(self.session, self.instances, self._where)
+        made = ray.members(self.session, self.instances, self._where)
+        return tuple(at_boot.in_unit(self.session, process) for process in made)
 
     @property
     def engines(self) -> tuple[Process, ...]:
@@ -100,7 +101,8 @@ class Up:
             return (application.wanted_application(self.session, self.kinds),)
         cores = {name: facts.cpus for name, facts in self.session.facts.items()}
         key = engine_key(self.session.fleet)
-        return desired.engine_processes(self.session.fleet.plan, self.instances, *self._where, cores, key)
+        made = desired.engine_processes(self.session.fleet.plan, self.instances, *self._where, cores, key)
+        return tuple(at_boot.in_unit(self.session, process) for process in made)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -149,7 +151,7 @@ def scripts_phase(up: Up) -> list[Step]:
 
 
 def boot_phase(up: Up) -> list[Step]:
-    return at_boot.boot_steps(up.session, up.nodes, up.left)
+    return at_boot.unit_steps(up.session, up.nodes, up.left)
 
 
 def weights_phase(up: Up) -> Iterable[Sequence[Step]]:
@@ -202,7 +204,8 @@ def replace_phase(up: Up) -> Iterable[Sequence[Step]]:
 
 def stale_phase(up: Up) -> list[Step]:
     kept = {e.key for e in up.roll.leaving} if up.dry_run else set()
-    return instances.stale_steps(up.session, _wanted(up), up.statuses(), kept=kept)
+    stopped = instances.stale_steps(up.session, _wanted(up), up.statuses(), kept=kept)
+    return [*stopped, *at_boot.idle_steps(up.session, up.nodes, up.left)]
 
 
 def verify_phase(up: Up) -> list[Step]:

@@ -19,7 +19,7 @@ CLOCK = Check("clock", "log lines of several nodes are put in order by their clo
 MEMORY = Check("memory", "a CPU slot is a share of the machine's memory")
 SHM = Check("shared memory", "the GPUs of an instance, and Ray, exchange data through /dev/shm")
 FILES = Check("open files", "router, engines and Ray hold a file for each connection")
-AT_BOOT = Check("at boot", "a unit of systemd starts the node's engines again after a reboot")
+AT_BOOT = Check("at boot", "units of systemd start the node's engines again after a reboot")
 
 
 def python(view: View) -> CheckResult:
@@ -88,18 +88,21 @@ def open_files(view: View) -> CheckResult | None:
 
 
 def at_boot(view: View) -> CheckResult | None:
-    """Only where the inventory asks for it."""
-    boot, user = view.facts.boot, view.facts.user
-    if not view.node.runtime.at_boot or boot is None:
+    """Only where the inventory asks systemd for something."""
+    boot, user, runtime = view.facts.boot, view.facts.user, view.node.runtime
+    if not runtime.uses_systemd or boot is None:
         return None
+    kept = runtime.supervisor == "systemd"
+    key, without = ("supervisor: systemd", "supervisor: detached") if kept else ("at_boot", "at_boot: false")
     if not boot.systemd or not boot.systemctl:
         return AT_BOOT.fail(
-            "`at_boot` is set, and " + ("systemd is not its process 1" if boot.systemctl else "it has no systemctl"),
-            "Set `runtime: {at_boot: false}` on the node: `llmfleet up` starts after a reboot what is missing.",
+            f"`{key}` is set, and " + ("systemd is not its process 1" if boot.systemctl else "it has no systemctl"),
+            f"Set `runtime: {{{without}}}` on the node: `llmfleet up` starts after a reboot what is missing.",
         )
     if view.facts.uid and not boot.linger:
         return AT_BOOT.fail(
-            f"`at_boot` is set, and units of {user} start when {user} logs in, not at boot",
+            f"`{key}` is set, and units of {user} start when {user} logs in, not at boot"
+            + (", and end with the last session" if kept else ""),
             f"On the node: sudo loginctl enable-linger {user}",
         )
     return AT_BOOT.ok("by systemd" if not view.facts.uid else f"by systemd, for {user}")

@@ -30,6 +30,8 @@ class Process:
     start_within_s: float = 1800.0  # no first healthy answer for so long means the start failed
     restart: bool = True
     env_files: Mapping[str, str] = field(default_factory=dict)  # variable → file on the node that holds its value
+    unit: str = ""  # of systemd, whose main process its supervisor is; see launch/units/service.py
+    at_boot: bool = False  # whether that is started at boot
     cleanup: Argv = ()  # takes away what no signal reaches, before each life and after: a container
 
     def spec(self) -> dict[str, Any]:
@@ -38,7 +40,7 @@ class Process:
         body["argv"] = list(self.argv)
         body["env"] = dict(self.env)
         body["cleanup"] = list(self.cleanup)
-        for key in ("cleanup", "env_files"):  # only where used: what runs since before there were these is not changed
+        for key in ("cleanup", "env_files", "unit", "at_boot"):  # only where used: what runs without is not changed
             if not body[key]:
                 del body[key]
         return body

@@ -43,7 +43,7 @@ def ask(session: Session, node: str, instances: Sequence[Instance]) -> NodeFacts
         peers=sorted(peers(session, node, instances)),
         runtime=runtime.kind if runtime.kind != "process" else None,
         images=images(runtime, [i for i in instances if i.nodes[0] == node]),
-        boot=runtime.at_boot,
+        boot=runtime.uses_systemd,
     )
     asked = time.time()
     answer = session.transports[node].run(

@@ -16,6 +16,7 @@ from llmfleet.launch.events import Note
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.process import Process
 from llmfleet.launch.nodes.processes import last_line
+from llmfleet.launch.phases.at_boot import in_unit
 from llmfleet.launch.ray_serve.application import router_files_by_kind
 from llmfleet.launch.router.clients import ClientKey, masked, read_keys
 from llmfleet.launch.router.config import router_files
@@ -86,7 +87,8 @@ def node_addresses(session: Session) -> dict[str, str]:
 def desired_process(session: Session) -> Process:
     plan = session.fleet.plan
     folder = session.folders[plan.head]
-    return router_process(plan, session.node(plan.head), folder.router, folder.script(HOT_RESTART))
+    made = router_process(plan, session.node(plan.head), folder.router, folder.script(HOT_RESTART))
+    return in_unit(session, made)
 
 
 def file_steps(session: Session, files: Mapping[str, str] | None = None) -> list[Step]:

@@ -3,28 +3,26 @@
 
 Each DIR/run/NAME that lived then is started, and a line printed for it. What was stopped on purpose, or had failed,
 stays as it is; what still runs is left alone. Parts of an instance over several nodes make sense together only, and are
-left to `llmfleet up`. Exit code 1: something could not be started. Lies beside supervise.py and uses it.
+left to `llmfleet up`. Exit code 1: something could not be started. Uses supervise.py and ready.py beside it.
 """
 
 import importlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from typing import Any, Dict
-from urllib.parse import urlsplit
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOGETHER, SPANNING = ("ray-head", "ray-worker", "rank"), ("vllm_ray.py", "vllm_rank.py")  # kinds; engines' scripts
-PATIENCE_S = 120.0  # a user's unit cannot be put behind the network, nor behind docker's daemon
 
 
 def resume(folder: str) -> int:
     sys.path.insert(0, HERE)
     supervise: Any = importlib.import_module("supervise")
-    failed, apart, deadline = 0, [], time.monotonic() + PATIENCE_S
+    ready: Any = importlib.import_module("ready")
+    failed, apart, deadline = 0, [], time.monotonic() + ready.PATIENCE_S
     run = os.path.join(folder, "run")
     for name in sorted(os.listdir(run)) if os.path.isdir(run) else []:
         rundir = os.path.join(run, name)
@@ -34,8 +32,7 @@ def resume(folder: str) -> int:
         elif spans_nodes(spec):
             apart.append(name)
         else:
-            while not ready(spec) and time.monotonic() < deadline:
-                time.sleep(1.0)
+            ready.wait(spec, deadline)
             answer = start(rundir)
             why = "" if answer.get("state") in supervise.LIVE_STATES else answer.get("last_error") or "it says nothing"
             failed += bool(why)
@@ -48,31 +45,6 @@ def resume(folder: str) -> int:
 def spans_nodes(spec: Dict[str, Any]) -> bool:
     scripts = [os.path.basename(word) for word in spec.get("argv", [])[1:2]]
     return spec.get("kind") in TOGETHER or any(script in SPANNING for script in scripts)
-
-
-def ready(spec: Dict[str, Any]) -> bool:
-    """Whether there is what it needs: the address that it listens on, and its container runtime."""
-    host = urlsplit(spec.get("health_url") or "").hostname
-    return (not host or has_address(host)) and (not spec.get("cleanup") or runs_containers(spec))
-
-
-def has_address(host: str) -> bool:
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(place)
-    except OSError:
-        return False
-    return True
-
-
-def runs_containers(spec: Dict[str, Any]) -> bool:
-    null, environment = subprocess.DEVNULL, dict(os.environ, **spec.get("env", {}))
-    try:
-        asked = [spec["cleanup"][0], "ps"]
-        return subprocess.call(asked, env=environment, stdin=null, stdout=null, stderr=null, timeout=20) == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 def start(rundir: str) -> Dict[str, Any]:

@@ -6,6 +6,7 @@
     supervise.py status RUNDIR...          JSON list
     supervise.py sweep DIR                 kill whatever was started for any folder DIR/run/*, and nothing else
 
+Where the spec names a unit of systemd, that starts the supervisor and stops it, and starts it again if it is killed.
 RUNDIR is DIR/run/NAME; beside spec.json lie status.json, log, stopped, and lock, which the supervisor holds.
 Ours are the processes whose environment carries the marker DIR/NAME, and the descendants of the supervisor.
 """
@@ -27,6 +28,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 PROCESS_MARKER, SUPERVISOR_MARKER = "LLMFLEET_PROCESS", "LLMFLEET_SUPERVISOR"  # all that it starts carries the first
 LIVE_STATES = ("starting", "healthy", "unhealthy", "stopping")
 STOPPED = "stopped"  # there since `stop`; a SIGTERM without it is that of a machine which goes down: see resume.py
+SYSTEMCTL_S, NOT_LOADED = 110.0, 5  # seconds; exit code of `systemctl stop` where there is nothing to stop
 PATIENCE_S = 5.0  # what outlives a SIGTERM for so long gets SIGKILL
 Status = Dict[str, Any]
 BLANK: Status = {"kind": None, "digest": None, "state": "exited", "pid": None, "supervisor_pid": None,
@@ -99,10 +101,19 @@ def clean_up(rundir: str) -> None:
             subprocess.run(spec["cleanup"], env=dict(os.environ, **spec["env"]), stdout=null, stderr=null, timeout=60)
 
 
-def launch(rundir: str) -> None:
-    """Starts a supervisor that outlives our SSH session, and waits until it has made its first attempt."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(rundir, STOPPED))
+def launch(rundir: str) -> str:
+    """Starts a supervisor and returns when it has made its first attempt; or why it could not be started."""
+    for name in (STOPPED, "status.json"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(rundir, name))
+    spec = read_json(rundir, "spec.json")
+    if not spec.get("unit"):
+        return detached(rundir)
+    return systemctl("enable" if spec.get("at_boot") else "disable", spec["unit"]) or systemctl("restart", spec["unit"])
+
+
+def detached(rundir: str) -> str:
+    """It outlives our SSH session."""
     told, announce = os.pipe()
     environment = dict(os.environ, **{SUPERVISOR_MARKER: marker(rundir)})
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor.py")
@@ -112,6 +123,20 @@ def launch(rundir: str) -> None:
                          start_new_session=True, pass_fds=[announce])
     os.close(announce)
     os.read(told, 1)  # ends when the supervisor closes its end
+    return ""
+
+
+def systemctl(*words: str) -> str:
+    """Of the system's manager for root, else of the user's own; returns what it complains of."""
+    own = ["--user"] if os.getuid() else []
+    environment = dict({"XDG_RUNTIME_DIR": "/run/user/%d" % os.getuid()}, **os.environ)
+    try:
+        done = subprocess.run(["systemctl", *own, *words], env=environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SYSTEMCTL_S)
+    except (OSError, subprocess.TimeoutExpired) as why:
+        return str(why)
+    said = done.stderr.decode(errors="replace").strip() or "exit code %d" % done.returncode
+    return "" if done.returncode in (0, NOT_LOADED) else "systemctl %s: %s" % (" ".join(words), said.splitlines()[-1])
 
 
 def start(rundir: str) -> Status:
@@ -121,21 +146,30 @@ def start(rundir: str) -> Status:
         return status
     if supervisors(rundir):
         stop(rundir, None)
-    launch(rundir)
-    return read_status(rundir)
+    error = launch(rundir)
+    status = read_status(rundir)
+    return status if status["digest"] else dict(status, last_error=error or status["last_error"])
 
 
 def stop(rundir: str, grace: Optional[float]) -> Status:
     """Has the supervisor drain and end its process. What is left when patience ends is killed, the supervisor too."""
-    own = float(read_json(rundir, "spec.json").get("stop_grace_s", 30)) + PATIENCE_S + 30
+    spec = read_json(rundir, "spec.json")
+    own = float(spec.get("stop_grace_s", 30)) + PATIENCE_S + 30
     deadline = time.monotonic() + (own if grace is None else grace)
     with contextlib.suppress(OSError), open(os.path.join(rundir, STOPPED), "w"):
         pass  # before the signal
+    unit = spec.get("unit")
+    if unit:  # before the signal too, since it starts again what ended without its doing
+        systemctl("disable", unit)
+        systemctl("stop", "--no-block", unit)
     send(supervisors(rundir), signal.SIGTERM)
     while supervisors(rundir) and time.monotonic() < deadline:
         time.sleep(0.1)
     kill_all(marker(rundir))
     clean_up(rundir)
+    error = systemctl("stop", unit) if unit else ""
+    if error:
+        sys.exit("its unit would start it again: " + error)
     return read_status(rundir)
 
 
@@ -174,7 +208,10 @@ def main() -> int:
     else:
         answer = [read_status(os.path.realpath(folder)) for folder in asked.folder]
     print(json.dumps(answer))
-    return 1 if asked.command == "start" and answer["state"] not in LIVE_STATES else 0
+    if asked.command != "start" or answer["state"] in LIVE_STATES:
+        return 0
+    print(answer["last_error"], file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

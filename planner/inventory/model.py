@@ -93,7 +93,8 @@ class Runtime(Strict):
         description="llama.cpp's own llama-server, for instance built with CUDA; the xllamacpp package if left out.",
     )
     dir: Path = Field(
-        default="~/.llmfleet", description="The only folder on the node that llmfleet writes to, but for `at_boot`."
+        default="~/.llmfleet",
+        description="The only folder on the node that llmfleet writes to, but for `at_boot` and `supervisor: systemd`.",
     )
     env: dict[Variable, Line] = Field(
         default_factory=dict, description="Extra environment for engines. No secrets here."
@@ -110,6 +111,15 @@ class Runtime(Strict):
         description="Whether what ran on the node starts again after a reboot: by a unit of systemd, the one file of "
         "llmfleet outside `dir`. Instances over several nodes wait for `llmfleet up`.",
     )
+    supervisor: Literal["detached", "systemd"] = Field(
+        default="detached",
+        description="How the supervisors of engines and router run: detached from the SSH session; or as services of "
+        "systemd, which brings back one that is killed, and starts them after a reboot without `at_boot`.",
+    )
+
+    @property
+    def uses_systemd(self) -> bool:
+        return self.at_boot or self.supervisor == "systemd"
 
 
 class Node(Strict):

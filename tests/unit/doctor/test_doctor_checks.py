@@ -32,10 +32,12 @@ def contained(runtimes: Mapping[str, RuntimeFacts], of: Instance | None = None, 
     return view({"runtimes": runtimes, **changes}, node=node(kind="docker"), instances=(one,))
 
 
-def at_boot(*, systemd: bool = True, systemctl: bool = True, linger: bool = True, uid: int = 1000) -> View:
+def at_boot(
+    *, systemd: bool = True, systemctl: bool = True, linger: bool = True, uid: int = 1000, **keys: Any
+) -> View:
     """A node that is to start its engines again after a reboot."""
     boot = BootFacts(systemd, systemctl, linger, "/usr/bin/python3", "/usr/bin")
-    return view({"boot": boot, "uid": uid}, node=node(at_boot=True))
+    return view({"boot": boot, "uid": uid}, node=node(**(keys or {"at_boot": True})))
 
 
 def test_what_starts_at_boot_matters_only_where_it_is_asked_for() -> None:
@@ -80,6 +82,9 @@ def test_without_a_plan_only_the_node_itself_is_checked() -> None:
         (machine.at_boot, at_boot(linger=False), "fail", ["units of ops start when ops logs in"]),
         (machine.at_boot, at_boot(systemd=False), "fail", ["systemd is not its process 1"]),
         (machine.at_boot, at_boot(systemd=False, systemctl=False, uid=0), "fail", ["it has no systemctl"]),
+        (machine.at_boot, at_boot(supervisor="systemd"), "ok", ["by systemd, for ops"]),
+        (machine.at_boot, at_boot(supervisor="systemd", linger=False), "fail", ["`supervisor: systemd`", "end with"]),
+        (machine.at_boot, at_boot(supervisor="systemd", systemd=False), "fail", ["systemd is not its process 1"]),
         (gpus.gpus, view({"gpus": (gpu(0),)}), "fail", ["2 x A800-80G", "the node has 1"]),
         (gpus.gpus, view({"gpus": (), "gpu_error": "no driver"}), "fail", ["no driver"]),
         (gpus.gpus, view({"gpus": (), "gpu_error": "no driver"}, node=node("8 x 910B2")), "warn", ["no driver"]),

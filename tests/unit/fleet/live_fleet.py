@@ -91,6 +91,7 @@ class LiveFleet:
     nodes: Sequence[str] = ("n1", "n2", "n3")
     ports: int = field(default_factory=free_ports)
     env: dict[str, str] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         (self.folder / "weights").mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,9 @@ class LiveFleet:
         body = {
             "cluster": CLUSTER,
             "access": {"transport": "local"},
-            "runtime": {"python": sys.executable, "llama_server": str(self.folder / "llama-server")},
+            "runtime": {
+                "python": sys.executable, "llama_server": str(self.folder / "llama-server"), **self.runtime
+            },
             "nodes": [
                 {"name": "front", "host": "127.0.0.1", "runtime": {"dir": str(self.folder / "nodes/front")}},
                 *(
@@ -130,9 +133,12 @@ class LiveFleet:
         (self.folder / "inventory.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
         self.ok("plan")
 
+    def command(self, *words: str) -> list[str]:
+        return [str(LLMFLEET), *words]
+
     def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [str(LLMFLEET), *words], cwd=self.folder, text=True, env={**os.environ, **self.env, **env},
+            self.command(*words), cwd=self.folder, text=True, env={**os.environ, **self.env, **env},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

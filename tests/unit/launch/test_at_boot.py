@@ -109,7 +109,7 @@ def test_no_longer_asked_for_it_goes(running: Sim, systemd: Systemd) -> None:
     systemd.told.clear()
     assert changed(running, dry_run=True) == [REMOVE]
     assert changed(running) == [REMOVE]
-    assert systemd.told == [f"--user disable {NAME}", "--user daemon-reload"]
+    assert systemd.told == [f"--user disable --now {NAME}", "--user daemon-reload"]
     assert OWN not in running.nodes["h1"].files
     assert changed(running) == []
 
@@ -139,7 +139,7 @@ def test_it_goes_where_another_user_logs_in_by_now(running: Sim, systemd: System
     up(running.fleet)
     node.facts |= {"uid": 1000}
     down(running.fleet)
-    assert systemd.told[-2:] == [f"disable {NAME}", "daemon-reload"]
+    assert systemd.told[-2:] == [f"disable --now {NAME}", "daemon-reload"]
     assert node.files == {}
 
 
@@ -157,7 +157,7 @@ def test_down_removes_it_before_it_stops_anything(running: Sim, systemd: Systemd
     report = down(running.fleet)
     assert report.stopped == planned.stopped
     assert (report.stopped[0].node, report.stopped[0].title) == REMOVE
-    assert systemd.told[-2:] == [f"--user disable {NAME}", "--user daemon-reload"]
+    assert systemd.told[-2:] == [f"--user disable --now {NAME}", "--user daemon-reload"]
     assert running.nodes["h1"].files == {}
     assert down(running.fleet).stopped == ()
 

@@ -158,8 +158,8 @@ def test_a_container_waits_for_its_runtime(node: Node, tmp_path: Path) -> None:
 def test_an_engine_waits_for_the_nodes_address(tmp_path: Path) -> None:
     """One that no machine has: see RFC 5737."""
     code = (
-        f"import sys; sys.path.insert(0, {str(REMOTE)!r}); import resume\n"
-        "print([resume.ready({'health_url': 'http://%s:1/health' % h}) for h in ('192.0.2.1', '127.0.0.1')])"
+        f"import sys; sys.path.insert(0, {str(REMOTE)!r}); import ready\n"
+        "print([ready.ready({'health_url': 'http://%s:1/health' % h}) for h in ('192.0.2.1', '127.0.0.1')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "[False, True]\n", done.stderr

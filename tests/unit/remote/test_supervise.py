@@ -291,3 +291,12 @@ def test_a_cleanup_that_is_no_command_is_no_obstacle(node: Node) -> None:
     node.start()
     node.comes("healthy")
     assert node.stop()["state"] == "exited"
+
+
+def test_a_unit_that_systemd_does_not_have_is_told_in_its_words(node: Node) -> None:
+    node.spec(unit="llmfleet-none@chat.service", at_boot=True)
+    done = node.supervise("start", str(node.rundir()))
+    assert done.returncode == 1
+    assert done.stderr.startswith("systemctl enable llmfleet-none@chat.service: ")
+    assert json.loads(done.stdout)["state"] == "exited"
+    assert node.marked() == set()

@@ -1,0 +1,80 @@
+"""The systemd unit of each process on a node whose supervisors systemd keeps: `runtime: {supervisor: systemd}`.
+
+One template for the node, an instance of it for each process. Its main process is our supervisor, which judges, drains
+and logs as it does without; systemd brings it back when it is killed, and starts it at boot where it is enabled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llmfleet.launch.fleet import READY, SUPERVISOR
+from llmfleet.launch.nodes.facts import BootFacts
+from llmfleet.launch.transport.base import Argv
+from llmfleet.launch.units.of_node import NodeUnit
+from llmfleet.launch.units.words import command, escaped, quoted
+from llmfleet.planner.inventory.model import Runtime
+
+GAVE_UP = 3  # exit code of supervisor.py
+START_WITHIN_S = 240  # two minutes of ready.py, and leftovers of an earlier life are ended
+STOP_WITHIN_S = 120  # longer than the supervisor takes, so that it is the one who ends its process
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUnit(NodeUnit):
+    suffix: ClassVar[str] = "@.service"
+
+    def of(self, process: str) -> str:
+        """The unit of one process. Their names have no character that means something to systemd."""
+        return self.name.replace("@", f"@{process}")
+
+    @property
+    def description(self) -> str:
+        return f"llmfleet: %i on {self.node} of {self.cluster}"
+
+    @property
+    def ending(self) -> tuple[Argv, ...]:
+        """Without its file, systemd would not know how to stop what still runs."""
+        return (
+            self.systemctl("stop", self.of("*")),
+            self.systemctl("disable", self.name),
+            ("find", self.wants, "-maxdepth", "1", "-name", self.of("*"), "-delete"),
+        )
+
+    def text(self, runtime: Runtime, boot: BootFacts) -> str:
+        root, script = self.folder.root, self.folder.script
+        return "\n".join(
+            [
+                "# Of llmfleet, by `runtime: {supervisor: systemd}`. `llmfleet down`, or `up` without it, removes it.",
+                *self.head(runtime),
+                "StartLimitIntervalSec=0",
+                "",
+                "[Service]",
+                "Type=notify",
+                f"ExecStartPre={command((boot.python, script(READY), root))} %i",
+                f"ExecStart={command((boot.python, script(SUPERVISOR), root))} %i",
+                *(["User=root"] if self.system else []),  # for HOME
+                f"Environment={quoted(f'PATH={boot.path}')}",
+                f"StandardOutput=append:{escaped(root)}/run/%i/log",
+                "Restart=on-failure",
+                "RestartSec=2",
+                "# It gave up on its process: for a person to look at.",
+                f"RestartPreventExitStatus={GAVE_UP}",
+                "# SIGTERM to the supervisor alone, which drains; what is left when that has ended is killed.",
+                "KillMode=mixed",
+                f"TimeoutStartSec={START_WITHIN_S}",
+                f"TimeoutStopSec={STOP_WITHIN_S}",
+                "OOMPolicy=continue",
+                "TasksMax=infinity",
+                "LimitNOFILE=65536:524288",
+                "# For InfiniBand, which pins the memory that it sends.",
+                "LimitMEMLOCK=infinity",
+                "UMask=0077",
+                *self.hardened(runtime),
+                "",
+                "[Install]",
+                f"WantedBy={self.target}",
+                "",
+            ]
+        )
