@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +19,11 @@ TARGETS = (
     "basic", "exit", "final", "multi-user", "network", "network-online", "paths", "poweroff", "remote-fs", "shutdown",
     "slices", "sockets", "sysinit", "timers", "umount",
 )  # fmt: skip
+# $2 is seen by all users, and of the private folder $3 nothing else: a Python may lie in root's home.
 BOOT = f"""\
+if [ -n "$2" ]; then
+  mount --bind "$2" "$1/none" && mount -t tmpfs -o mode=755 tmpfs "$3" && mkdir -p "$2" && mount --move "$1/none" "$2"
+fi &&
 mount -t tmpfs tmpfs /run && mkdir /run/systemd &&
 mount --bind "$1/lib" {UNITS} && mount --bind "$1/etc" /etc/systemd/system && mount --bind "$1/none" {GENERATORS} &&
 mount -t proc proc /proc && mount -t cgroup2 cgroup2 /sys/fs/cgroup &&
@@ -52,10 +57,9 @@ class Machine:
         with (self.folder / "console").open("ab") as console:
             self._group.mkdir()
             unshare = ("unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child")
-            self._process = subprocess.Popen(
-                ["sh", "-c", INTO, "sh", str(self._group), *unshare, "sh", "-c", BOOT, "sh", str(self.folder)],
-                stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-            )  # fmt: skip
+            boot = ("sh", "-c", BOOT, "sh", str(self.folder), *_hidden_python())
+            argv = ("sh", "-c", INTO, "sh", str(self._group), *unshare, *boot)
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         deadline = time.monotonic() + 60
         while self._init is None or self.systemctl("is-system-running").stdout.strip() not in ("running", "degraded"):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -108,6 +112,13 @@ class Machine:
             time.sleep(0.05)
         for folder, _, _ in os.walk(self._group, topdown=False):
             Path(folder).rmdir()
+
+
+def _hidden_python() -> tuple[str, str]:
+    """The folder of our Python in one that only its owner may enter, and that; empty where everybody may."""
+    path = Path(sys.executable).resolve()
+    private = next((p for p in reversed(path.parents) if not p.stat().st_mode & 0o001), None)
+    return (str(path.parents[-len(private.parts) - 1]), str(private)) if private else ("", "")
 
 
 def _cgroup2() -> Path:

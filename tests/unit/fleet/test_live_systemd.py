@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from live_fleet import LiveFleet
+from booted_fleet import BootedFleet, group_of, parent, until
 from systemd_machine import Machine, NoMachineError
 from tests.lab.load import Load
 
@@ -21,37 +16,6 @@ pytestmark = [pytest.mark.live, pytest.mark.skipif(os.geteuid() != 0, reason="na
 
 ONE = "llmfleet-loop-n1@story-n1-0.service"
 ALL = {ONE, "llmfleet-loop-n2@story-n2-0.service", "llmfleet-loop-front@router.service"}
-
-
-@dataclass
-class BootedFleet(LiveFleet):
-    """All of its nodes are one machine with systemd. Commands are typed there."""
-
-    machine: Machine | None = None
-
-    def command(self, *words: str) -> list[str]:
-        assert self.machine is not None
-        return self.machine.enter("env", "-C", str(self.folder), *super().command(*words))
-
-    def plan_with(self, **runtime: Any) -> None:
-        self.runtime = runtime
-        self.write()
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/v1/models", timeout=2) as page:
-                return bool(page.status == 200)
-        except OSError:
-            return False
-
-    def status_of(self, node: str, name: str) -> dict[str, Any]:
-        """As its supervisor has written it, with process numbers of that machine."""
-        path = self.node_folder(node) / "run" / name / "status.json"
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"state": "none"}
-        return found
-
-    def healthy(self) -> bool:
-        return all(self.status_of(n, f"story-{n}-0")["state"] == "healthy" for n in self.nodes)
 
 
 @pytest.fixture
@@ -72,21 +36,6 @@ def fleet(tmp_path: Path) -> Iterator[BootedFleet]:
         machine.power_cut()
 
 
-def until(condition: Callable[[], object], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def group_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/cgroup").read_text().rpartition("/")[2].strip()
-
-
-def lives_of(fleet: BootedFleet) -> dict[str, list[int]]:
-    return {key: pids for key, pids in fleet.ours().items() if not key.endswith("/router")}
-
-
 def test_each_process_is_a_service_that_comes_back(fleet: BootedFleet) -> None:
     assert fleet.machine is not None
     fleet.plan_with(supervisor="systemd")
@@ -95,25 +44,21 @@ def test_each_process_is_a_service_that_comes_back(fleet: BootedFleet) -> None:
     assert sorted(fleet.ok("up", "--json").steps) == sorted(planned)
     assert fleet.machine.units("active") == ALL
     assert fleet.ok("up", "--dry-run", "--json").steps == []
-    before = lives_of(fleet)
+    before = fleet.lives()
     (engine,) = before["n1/story-n1-0"]
     assert group_of(engine) == ONE, "in a control group of its own"
 
     os.kill(parent(engine), signal.SIGKILL)
-    until(lambda: lives_of(fleet).get("n1/story-n1-0") not in (None, [engine]) and fleet.healthy())
-    after = lives_of(fleet)
+    until(lambda: fleet.lives().get("n1/story-n1-0") not in (None, [engine]) and fleet.healthy())
+    after = fleet.lives()
     assert after["n2/story-n2-0"] == before["n2/story-n2-0"], "nobody else noticed"
     assert fleet.ok("up", "--dry-run", "--json").steps == []
 
     (engine,) = after["n1/story-n1-0"]
     supervisor = parent(engine)
     os.kill(engine, signal.SIGKILL)
-    until(lambda: lives_of(fleet).get("n1/story-n1-0") not in (None, [engine]) and fleet.healthy())
-    assert parent(lives_of(fleet)["n1/story-n1-0"][0]) == supervisor, "an engine that dies is the supervisor's business"
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    until(lambda: fleet.lives().get("n1/story-n1-0") not in (None, [engine]) and fleet.healthy())
+    assert parent(fleet.lives()["n1/story-n1-0"][0]) == supervisor, "an engine that dies is the supervisor's business"
 
 
 def test_a_reboot_brings_back_what_should_run(fleet: BootedFleet) -> None:
@@ -124,13 +69,13 @@ def test_a_reboot_brings_back_what_should_run(fleet: BootedFleet) -> None:
         go_down()
         assert fleet.ours() == {}
         fleet.machine.boot()
-        until(lambda: fleet.healthy() and fleet.answers() and len(lives_of(fleet)) == 2)
+        until(lambda: fleet.healthy() and fleet.answers() and len(fleet.lives()) == 2)
         assert fleet.ok("up", "--dry-run", "--json").steps == []
     fleet.ok("drain", "n1", "--yes")
     assert ONE not in fleet.machine.units("active", "failed")
     fleet.machine.power_cut()
     fleet.machine.boot()
-    until(lambda: set(lives_of(fleet)) == {"n2/story-n2-0"} and fleet.answers())
+    until(lambda: set(fleet.lives()) == {"n2/story-n2-0"} and fleet.answers())
     assert ONE not in fleet.machine.units("active", "activating", "failed")
     fleet.ok("undrain", "n1")
     assert fleet.machine.units("active") == ALL
@@ -167,7 +112,7 @@ def test_systemctl_stops_gently_and_what_gave_up_is_failed(fleet: BootedFleet) -
     fleet.ok("up")
     assert fleet.machine.systemctl("stop", ONE).returncode == 0
     assert fleet.status_of("n1", "story-n1-0")["last_exit"] == 0, "SIGTERM to the engine, through its supervisor"
-    assert lives_of(fleet).keys() == {"n2/story-n2-0"}
+    assert fleet.lives().keys() == {"n2/story-n2-0"}
     assert fleet.ok("up", "--json").steps == [("n1", "start story-n1-0")]
 
     sign = fleet.sign("story-n1-0", "dead")
@@ -191,14 +136,14 @@ def test_at_boot_starts_what_ran(fleet: BootedFleet) -> None:
     for go_down in (fleet.machine.power_cut, fleet.machine.power_off):
         go_down()
         fleet.machine.boot()
-        until(lambda: fleet.healthy() and fleet.answers() and len(lives_of(fleet)) == 2)
+        until(lambda: fleet.healthy() and fleet.answers() and len(fleet.lives()) == 2)
         assert fleet.ok("up", "--dry-run", "--json").steps == []
     unit = "llmfleet-loop-n1.service"
-    before = lives_of(fleet)
+    before = fleet.lives()
     assert fleet.machine.systemctl("restart", unit).returncode == 0
     assert fleet.machine.systemctl("stop", unit).returncode == 0
-    assert lives_of(fleet) == before, "it starts what is missing, and ends nothing"
+    assert fleet.lives() == before, "it starts what is missing, and ends nothing"
     fleet.plan_with()
     assert fleet.ok("up", "--json").steps[0] == ("front", "start nothing at boot: remove llmfleet-loop-front.service")
     assert fleet.machine.units("active") == set(), "systemd remembers them while their groups have processes"
-    assert lives_of(fleet) == before, "nor does its end"
+    assert fleet.lives() == before, "nor does its end"
