@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[View], CheckResult | None], ...] = (
     machine.clock,
     gpus.gpus,
     gpus.gpu_memory,
+    gpus.compute_mode,
     gpus.driver,
     software.engine,
     software.container,

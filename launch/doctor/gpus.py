@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from llmfleet.launch.commands.devices import vendor
 from llmfleet.launch.doctor.result import Check, CheckResult
@@ -14,6 +14,7 @@ from llmfleet.launch.nodes.gpu_tools import GpuFacts
 from llmfleet.planner.catalog import catalog
 from llmfleet.planner.errors import UnknownNameError
 from llmfleet.planner.inventory.gpus import cpu_slot_gib, parse_gpus
+from llmfleet.planner.plan import Instance
 
 SHARE_FREE = 0.9  # of a GPU's planned memory must be free when nothing of ours runs on it
 IDLE_MIB = 1024  # a display or a monitoring agent takes less
@@ -23,6 +24,7 @@ TOOLS = {"nvidia": "nvidia-smi", "amd": "rocm-smi", "ascend": "npu-smi", "intel"
 
 GPUS = Check("gpus", "the plan cuts up exactly the GPUs that the inventory names")
 GPU_MEMORY = Check("gpu memory", "an engine that finds less memory than planned dies when it starts")
+COMPUTE_MODE = Check("compute mode", "the driver refuses processes that a GPU's compute mode does not allow")
 DRIVER = Check("driver", "an engine built for a newer CUDA than the driver runs sees no GPU")
 
 
@@ -68,6 +70,22 @@ def gpu_memory(view: View) -> CheckResult | None:
     return GPU_MEMORY.ok("free")
 
 
+def compute_mode(view: View) -> CheckResult | None:
+    """Of NVIDIA's. Of a card that allows everything, or cannot be asked, there is nothing to say."""
+    modes = {g.index: g.compute_mode for g in view.facts.gpus if g.index not in view.node.faulty}
+    users = {g: [i for i in view.instances if g in i.gpus[view.node.name]] for g in modes}
+    shut = [g for g, mode in modes.items() if mode == "Prohibited" and (users[g] or not view.instances)]
+    single = [g for g, mode in modes.items() if mode.startswith("Exclusive") and users[g] and not _has_mps(view)]
+    shared = [g for g in single if len(users[g]) > 1]
+    if shut or shared:
+        return COMPUTE_MODE.fail("; ".join([*_shut(shut), *_shared(shared, users)]), _default_mode([*shut, *shared]))
+    spread = [g for g in single if any(len(i.gpus[view.node.name]) > 1 for i in users[g])]
+    if spread:
+        what = "one process each, and the processes of an instance on several GPUs reach into each other's"
+        return COMPUTE_MODE.warn(f"GPUs {_numbered(spread)} allow {what}", _default_mode(spread))
+    return COMPUTE_MODE.ok("one process a GPU, which is enough") if single else None
+
+
 def driver(view: View) -> CheckResult | None:
     """Of NVIDIA's, against the CUDA that the engine was built with."""
     if not has_gpus(view) or view.facts.vendor != "nvidia" or not view.facts.gpus:
@@ -105,6 +123,33 @@ def _busy(view: View) -> Iterator[str]:
         if free < SHARE_FREE * planned:
             names, verb = " and ".join(i.id for i in here), "needs" if len(here) == 1 else "need"
             yield f"GPU {gpu.index} has {free} MiB free, {names} {verb} {planned:.0f}{_held_by(view.facts, gpu)}"
+
+
+def _has_mps(view: View) -> bool:
+    """NVIDIA's server that runs the kernels of many processes: an exclusive GPU is its own."""
+    seen = any((u.name or "").startswith("nvidia-cuda-mps") for u in view.facts.gpu_users)
+    return seen or "CUDA_MPS_PIPE_DIRECTORY" in view.node.runtime.env
+
+
+def _shut(gpus: Sequence[int]) -> Iterator[str]:
+    if gpus:
+        yield f"GPU {_numbered(gpus)} allows no process (Prohibited)"
+
+
+def _shared(gpus: Sequence[int], users: Mapping[int, Sequence[Instance]]) -> Iterator[str]:
+    for gpu in gpus:
+        yield f"GPU {gpu} allows one process (exclusive), the plan puts {' and '.join(i.id for i in users[gpu])} on it"
+
+
+def _default_mode(gpus: Sequence[int]) -> str:
+    return (
+        f"As root on the node: nvidia-smi -c 0 -i {','.join(map(str, gpus))}. It lasts until a reboot. Where MPS runs "
+        "there, name its folder instead: `runtime: {env: {CUDA_MPS_PIPE_DIRECTORY: …}}`."
+    )
+
+
+def _numbered(gpus: Sequence[int]) -> str:
+    return ", ".join(map(str, gpus))
 
 
 def _stranger_mib(view: View, gpu: GpuFacts) -> int:

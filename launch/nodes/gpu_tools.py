@@ -23,14 +23,15 @@ class GpuFacts:
     used_mib: int
     driver: str
     uuid: str = ""
+    compute_mode: str = ""  # Default, Exclusive_Process, Prohibited; or that the card has none
 
 
 def parse_nvidia_smi(text: str) -> tuple[GpuFacts, ...]:
-    """Lines of index, name, memory.total, memory.used, driver_version and, if asked for, uuid.
+    """Lines of index, name, memory.total, memory.used, driver_version and, if asked for, uuid and compute_mode.
 
     MIG or broken cards that report no memory count 0.
     """
-    return tuple(GpuFacts(int(r[0]), r[1], _mib(r[2]), _mib(r[3]), r[4], *r[5:6]) for r in _rows(text))
+    return tuple(GpuFacts(int(r[0]), r[1], _mib(r[2]), _mib(r[3]), r[4], *r[5:7]) for r in _rows(text))
 
 
 def parse_hl_smi(text: str) -> tuple[GpuFacts, ...]:

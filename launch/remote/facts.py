@@ -24,7 +24,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-GPU_QUERY = ["nvidia-smi", "--query-gpu=index,name,memory.total,memory.used,driver_version,uuid",
+GPU_QUERY = ["nvidia-smi", "--query-gpu=index,name,memory.total,memory.used,driver_version,uuid,compute_mode",
              "--format=csv,noheader,nounits"]
 APPS_QUERY = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits"]
 OTHER_GPUS = (  # of other makers; the first that answers is taken

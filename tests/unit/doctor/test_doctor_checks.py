@@ -40,6 +40,23 @@ def at_boot(
     return view({"boot": boot, "uid": uid}, node=node(**(keys or {"at_boot": True})))
 
 
+def modes(*of: str, **others: Any) -> View:
+    return view({"gpus": tuple(gpu(index, compute_mode=mode) for index, mode in enumerate(of))}, **others)
+
+
+def test_a_compute_mode_that_forbids_nothing_is_not_worth_a_word() -> None:
+    assert gpus.compute_mode(modes("Default", "[N/A]")) is None
+    apart = (instance(gpus={"a800-0": (0,)}, tp=1),)
+    assert gpus.compute_mode(modes("Default", "Prohibited", instances=apart)) is None, "nobody is to run there"
+    assert gpus.compute_mode(modes("Exclusive_Process", "Default", instances=())) is None
+    shut = gpus.compute_mode(modes("Exclusive_Process", "Exclusive_Process"))
+    assert shut is not None and "nvidia-smi -c 0 -i 0,1." in shut.hint
+    mps = {"CUDA_MPS_PIPE_DIRECTORY": "/run/mps"}
+    assert gpus.compute_mode(modes("Exclusive_Process", "Exclusive_Process", node=node(env=mps))) is None
+    faulty = node().model_copy(update={"faulty": (1,)})
+    assert gpus.compute_mode(modes("Default", "Prohibited", instances=(), node=faulty)) is None
+
+
 def test_what_starts_at_boot_matters_only_where_it_is_asked_for() -> None:
     asked = at_boot(systemd=False)
     assert "at boot" in [r.name for r in node_results(asked)]
@@ -100,6 +117,15 @@ def test_without_a_plan_only_the_node_itself_is_checked() -> None:
                                instances=()), "warn", ["GPU 1 has 61204 MiB in use", "process 4711 (61200 MiB)"]),
         (gpus.gpu_memory, view({"gpus": (gpu(0), gpu(1, used_mib=61204)),
                                 "gpu_users": (user(marker=f"{ROOT}/chat"),)}, instances=()), "ok", []),
+        (gpus.compute_mode, modes("Prohibited", "Default"), "fail", ["GPU 0 allows no process"]),
+        (gpus.compute_mode, modes("Exclusive_Process", "Exclusive_Process"), "warn",
+         ["GPUs 0, 1 allow one process", "reach into each other's"]),
+        (gpus.compute_mode, modes("Default", "Exclusive_Process", instances=(
+            instance(gpus={"a800-0": (1,)}, tp=1), instance(id="embed-0", gpus={"a800-0": (1,)}, tp=1))), "fail",
+         ["GPU 1 allows one process", "chat-a800-0-0 and embed-0"]),
+        (gpus.compute_mode, modes("Exclusive_Process", "Default", instances=(instance(gpus={"a800-0": (0,)}, tp=1),)),
+         "ok", []),
+        (gpus.compute_mode, modes("Default", "Prohibited", instances=()), "fail", ["GPU 1 allows no process"]),
         (gpus.driver, view({"gpus": (gpu(0, driver="535.161.08"),)}), "fail", ["535.161.08", "CUDA 13", "580.65"]),
         (gpus.driver, view({"gpus": (gpu(0, driver="580.65.06"),)}), "ok", ["CUDA 13"]),
         (gpus.driver, view({"gpus": (gpu(0, driver="580.42.01"),)}), "fail", ["580.65"]),

@@ -60,6 +60,12 @@ def test_nvidia_smi_with_and_without_uuids() -> None:
     assert [g.uuid for g in parse_nvidia_smi(f"{row}\n{row}, GPU-1")] == ["", "GPU-1"]
 
 
+def test_compute_modes() -> None:
+    cards = parse_nvidia_smi(read("nvidia_smi/compute-modes.csv"))
+    assert [g.compute_mode for g in cards] == ["Exclusive_Process", "Default", "Prohibited", "[N/A]"]
+    assert cards[0].uuid == "GPU-76aef7ff-372d-2432-b4b4-beca4d8d3400"
+
+
 @pytest.mark.parametrize(
     ("name", "link"),
     [("8x-a800-nv8", "nvlink"), ("2x-5090-phb", "pcie"), ("8x-p100-pcie", "pcie"), ("1x", None)],
