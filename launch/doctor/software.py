@@ -70,7 +70,10 @@ def container(view: View) -> CheckResult | None:
     found = view.facts.runtimes.get(kind)
     if found is None or found.version is None:
         said = (found.error if found else None) or "it does not answer"
-        return CONTAINER.fail(f"{kind}: {said}", f"May {view.facts.user} use it? Try `{kind} info` on the node.")
+        hint = f"May {view.facts.user} use it? Try `{kind} info` on the node."
+        if "permission denied" in said:  # of docker's socket
+            hint = f"On the node: sudo usermod -aG {kind} {view.facts.user}, which is as much as root."
+        return CONTAINER.fail(f"{kind}: {said}", hint)
     if view.spanning:
         names = ", ".join(i.id for i in view.spanning)
         hint = "Set `runtime: {kind: process}` on its nodes, or place it inside one node."

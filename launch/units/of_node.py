@@ -26,6 +26,7 @@ class NodeUnit(ABC):
     """`system`: of root's; else of the user's own manager."""
 
     suffix: ClassVar[str] = ".service"
+    closed: ClassVar[tuple[str, ...]] = HARDENED
 
     cluster: str
     node: str
@@ -91,4 +92,4 @@ class NodeUnit(ABC):
         """
         if runtime.kind != "process" or not self.system:
             return ()
-        return (*HARDENED, "ProtectSystem=full", f"ReadWritePaths={quoted(self.folder.root)}")
+        return (*self.closed, "ProtectSystem=full", f"ReadWritePaths={quoted(self.folder.root)}")

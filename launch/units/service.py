@@ -12,18 +12,28 @@ from typing import ClassVar
 from llmfleet.launch.fleet import READY, SUPERVISOR
 from llmfleet.launch.nodes.facts import BootFacts
 from llmfleet.launch.transport.base import Argv
-from llmfleet.launch.units.of_node import NodeUnit
+from llmfleet.launch.units.of_node import HARDENED, NodeUnit
 from llmfleet.launch.units.words import command, escaped, quoted
 from llmfleet.planner.inventory.model import Runtime
 
 GAVE_UP = 3  # exit code of supervisor.py
 START_WITHIN_S = 240  # two minutes of ready.py, and leftovers of an earlier life are ended
 STOP_WITHIN_S = 120  # longer than the supervisor takes, so that it is the one who ends its process
+# Beyond what at_boot may do, by which an engine is to be the same as over SSH: nobody but systemd starts these.
+CLOSED = (
+    *HARDENED,
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "RestrictNamespaces=yes",
+    "SystemCallArchitectures=native",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceUnit(NodeUnit):
     suffix: ClassVar[str] = "@.service"
+    closed: ClassVar[tuple[str, ...]] = CLOSED
 
     def of(self, process: str) -> str:
         """The unit of one process. Their names have no character that means something to systemd."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +149,33 @@ def test_at_boot_starts_what_ran(fleet: BootedFleet) -> None:
     assert fleet.ok("up", "--json").steps[0] == ("front", "start nothing at boot: remove llmfleet-loop-front.service")
     assert fleet.machine.units("active") == set(), "systemd remembers them while their groups have processes"
     assert fleet.lives() == before, "nor does its end"
+
+
+@pytest.fixture
+def elsewhere(fleet: BootedFleet) -> Iterator[BootedFleet]:
+    """Not in /tmp, of which the unit of `watch` has its own."""
+    with tempfile.TemporaryDirectory(prefix="llmfleet-test-", dir="/dev/shm") as folder:
+        made = BootedFleet(Path(folder), ("n1",), machine=fleet.machine)
+        yield made
+        made.close()
+
+
+def test_watch_runs_by_its_unit(elsewhere: BootedFleet) -> None:
+    machine, unit, said = elsewhere.machine, "llmfleet-watch-loop.service", elsewhere.folder / "said"
+    assert machine is not None
+    elsewhere.ok("up")
+    elsewhere.ok("watch", "--install-unit")
+    beside = machine.etc / f"{unit}.d" / "journal.conf"  # the machine has no journal
+    beside.parent.mkdir()
+    beside.write_text(f"[Service]\nStandardOutput=append:{said}\n")
+    try:
+        machine.systemctl("daemon-reload")
+        assert machine.systemctl("enable", "--now", unit).returncode == 0
+        until(lambda: said.exists() and "watching front, n1" in said.read_text())
+        machine.systemctl("kill", "--signal=KILL", unit)
+        until(lambda: said.read_text().count("watching front, n1") == 2)
+    finally:
+        machine.systemctl("disable", "--now", unit)
+        shutil.rmtree(beside.parent)
+        (machine.etc / unit).unlink()
+        machine.systemctl("daemon-reload")

@@ -56,6 +56,11 @@ NoNewPrivileges=yes
 LockPersonality=yes
 RestrictSUIDSGID=yes
 RestrictRealtime=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+RestrictNamespaces=yes
+SystemCallArchitectures=native
 ProtectSystem=full
 ReadWritePaths=/root/.llmfleet/rag/a800-0
 
