@@ -12,6 +12,7 @@
     ├── TransportError          3: a node could not be reached
     │   ├── HostKeyError        its key is unknown or changed
     │   ├── AuthError           it refused the user, key or password
+    │   │   └── SudoError       its sudo did
     │   └── DeadlineError       it did not answer in time
     ├── LockedError             4: another run holds the lock
     ├── CommandError            1: a command on a node failed
@@ -103,6 +104,10 @@ class HostKeyError(TransportError):
 
 
 class AuthError(TransportError):
+    pass
+
+
+class SudoError(AuthError):
     pass
 
 

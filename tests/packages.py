@@ -10,6 +10,7 @@ TOOLS = {  # and Debian's package of each
     "/usr/sbin/sshd": "openssh-server",
     "ssh": "openssh-client",
     "systemd-analyze": "systemd",
+    "sudo": "sudo",
     "chromium": "chromium",
     "haproxy": "haproxy",
     "nginx": "nginx-light",

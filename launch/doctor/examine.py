@@ -12,13 +12,14 @@ from llmfleet.launch.phases.connect import resolve_addresses
 from llmfleet.launch.phases.facts import ask
 from llmfleet.launch.pool import on_each
 from llmfleet.launch.session import Session, open_session
-from llmfleet.planner.errors import AuthError, FleetError, HostKeyError
+from llmfleet.planner.errors import AuthError, FleetError, HostKeyError, SudoError
 from llmfleet.planner.inventory.model import Inventory, Node
 from llmfleet.planner.plan import Plan, RouterPlan
 from llmfleet.planner.ports import address_of
 
 REACH = Check("reach", "everything is done over SSH")
 HOST_KEY = Check("host key", "only the machine itself has it: who takes any key talks to anyone")
+SUDO = Check("sudo", "the inventory has `sudo: true`, and every command on the node goes through it")
 LOGIN = Check("login", "everything is done as this user")
 FACTS = Check("facts", "all other checks come from what a small script on the node says")
 NAME = Check("name", "router and engines connect to each other by IP address")
@@ -62,10 +63,14 @@ def _reach_results(session: Session, node: Node) -> list[CheckResult]:
     found = [REACH.ok(f"{node.host} over SSH" if over_ssh else node.access.transport)]
     if over_ssh:
         found.append(HOST_KEY.ok(f"as in {node.access.known_hosts}"))
+    if node.access.sudo:  # every command so far went through it
+        found.append(SUDO.ok("root, with a password" if node.access.sudo_password_env else "root, without a password"))
     return [*found, *_name_results(session, node)]
 
 
 def _kind(error: FleetError) -> Check:
+    if isinstance(error, SudoError):
+        return SUDO
     return HOST_KEY if isinstance(error, HostKeyError) else LOGIN if isinstance(error, AuthError) else REACH
 
 

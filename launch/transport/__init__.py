@@ -16,7 +16,9 @@ def open_transport(node: Node) -> Transport:
     """The node's transport, not yet connected. InputError when its address or ssh_config makes no sense."""
     if node.access.transport == "local":
         from llmfleet.launch.transport.local import LocalTransport
+        from llmfleet.launch.transport.sudo import sudo_of
 
+        sudo_of(node.name, node.access)
         return LocalTransport(node.name)
     if node.access.transport == "fake":
         from llmfleet.launch.transport.fake import FakeTransport

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,7 @@ from llmfleet.launch.transport.base import Argv, Completed
 from llmfleet.launch.transport.files import RemoteFiles
 from llmfleet.launch.transport.openssh_config import ControlFolder, failure, jump_slot, may_heal
 from llmfleet.launch.transport.shell import Line
+from llmfleet.launch.transport.sudo import sudo_of
 from llmfleet.planner.errors import CommandError, DeadlineError, FleetError, TransportError
 from llmfleet.planner.inventory.model import Access
 
@@ -33,6 +35,7 @@ class OpensshTransport:
 
     def __init__(self, node: str, host: str, access: Access) -> None:
         self.node, self._host, self._access = node, host, access
+        self._sudo = sudo_of(node, access)
         self._folder: ControlFolder | None = None
         self._files = RemoteFiles(node, self._exchange)
         self._home: str | None = None
@@ -52,7 +55,7 @@ class OpensshTransport:
                     attempt += 1
 
     def run(self, argv: Argv, *, stdin: str | None = None, timeout: float = 30.0) -> Completed:
-        line, deadline = Line(argv), time.monotonic() + timeout
+        line, deadline = Line(argv, self._sudo), time.monotonic() + timeout
         code, out, err = self._communicate(line, stdin, deadline)
         if code == FAILED and line.own(out) is None and not self._alive():  # dead before the command was sent
             self._forget()
@@ -68,7 +71,8 @@ class OpensshTransport:
         process = self._start(line)
         with process:
             try:
-                out, err = process.communicate((stdin or "").encode(), max(0.001, deadline - time.monotonic()))
+                given = line.preface + (stdin or "").encode()
+                out, err = process.communicate(given, max(0.001, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 return None, b"", b""
@@ -78,9 +82,11 @@ class OpensshTransport:
         return process.returncode, out, err
 
     def stream(self, argv: Argv) -> OpensshStream:
-        line = Line(argv)
+        line = Line(argv, self._sudo)
         self.connect()
-        return OpensshStream(self.node, line, self._start(line, subprocess.DEVNULL), self._alive)
+        made = OpensshStream(self.node, line, self._start(line, subprocess.DEVNULL), self._alive)
+        made.write(line.preface.decode())
+        return made
 
     def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
         self._files.put(data, self._expanded(path), mode)
@@ -169,7 +175,7 @@ class OpensshTransport:
 
     def _exchange(self, argv: Argv, chunks: Iterable[bytes], /) -> tuple[int, bytes, bytes]:
         """See files.Exchange. A connection on which nothing moves is given up by ssh itself (ServerAlive)."""
-        line = Line(argv)
+        line = Line(argv, self._sudo)
         self.connect()
         process = self._start(line)
         outputs: list[bytes] = [b"", b""]
@@ -181,7 +187,7 @@ class OpensshTransport:
             for reader in readers:
                 reader.start()
             try:
-                _feed(process.stdin, chunks)
+                _feed(process.stdin, chain((line.preface,), chunks))
                 code = process.wait()
             except BaseException:
                 process.kill()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 import paramiko
@@ -17,6 +18,7 @@ from llmfleet.launch.transport.files import RemoteFiles
 from llmfleet.launch.transport.gateway import Gateway
 from llmfleet.launch.transport.link import Link
 from llmfleet.launch.transport.shell import Line
+from llmfleet.launch.transport.sudo import sudo_of
 from llmfleet.planner.errors import CommandError, DeadlineError, TransportError
 from llmfleet.planner.inventory.model import Access
 
@@ -36,6 +38,7 @@ class SshTransport:
         self.node = node
         self._gateway = gateway
         self._link = Link(node, host, access, gateway)
+        self._sudo = sudo_of(node, access)
         self._in_gateway = False
         self._files = RemoteFiles(node, self._exchange)
         self._home: str | None = None
@@ -44,10 +47,10 @@ class SshTransport:
         self._open()
 
     def run(self, argv: Argv, *, stdin: str | None = None, timeout: float = 30.0) -> Completed:
-        line, deadline = Line(argv), time.monotonic() + timeout
+        line, deadline = Line(argv, self._sudo), time.monotonic() + timeout
         channel = self._start(line, min(timeout, OPEN_WITHIN_S))
         try:
-            _send(channel, ((stdin or "").encode(),), lambda: deadline - time.monotonic())
+            _send(channel, (line.preface, (stdin or "").encode()), lambda: deadline - time.monotonic())
             code, out, err = self._finish(channel, line, lambda: deadline - time.monotonic())
         except TimeoutError as error:
             raise self._too_slow(argv, timeout) from error
@@ -56,8 +59,10 @@ class SshTransport:
         return Completed(argv, code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
     def stream(self, argv: Argv) -> SshStream:
-        line = Line(argv)
-        return SshStream(self.node, line, self._start(line, OPEN_WITHIN_S))
+        line = Line(argv, self._sudo)
+        made = SshStream(self.node, line, self._start(line, OPEN_WITHIN_S))
+        made.write(line.preface.decode())
+        return made
 
     def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
         self._files.put(data, self._expanded(path), mode)
@@ -108,10 +113,10 @@ class SshTransport:
 
     def _exchange(self, argv: Argv, chunks: Iterable[bytes], /) -> tuple[int, bytes, bytes]:
         """See files.Exchange: no end in time as long as something moves."""
-        line = Line(argv)
+        line = Line(argv, self._sudo)
         channel = self._start(line, OPEN_WITHIN_S)
         try:
-            _send(channel, chunks, lambda: SILENT_S)
+            _send(channel, chain((line.preface,), chunks), lambda: SILENT_S)
             return self._finish(channel, line, lambda: SILENT_S)
         except TimeoutError as error:
             raise DeadlineError(f"a file transfer did not move for {SILENT_S:g} s", node=self.node) from error

@@ -59,6 +59,16 @@ class Access(Strict):
         examples=["FLEET_PASSWORD"],
         description="Name of an environment variable that holds the password.",
     )
+    sudo: bool = Field(
+        default=False,
+        description="Whether commands on the node run as root, through sudo; its user must be allowed all of them. "
+        "`~` is root's home then.",
+    )
+    sudo_password_env: Variable | None = Field(
+        default=None,
+        examples=["FLEET_SUDO_PASSWORD"],
+        description="Name of an environment variable that holds the password, where sudo wants one.",
+    )
     known_hosts: Path = Field(
         default="~/.ssh/known_hosts", description="Host keys are verified against this file, always."
     )

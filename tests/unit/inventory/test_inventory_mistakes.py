@@ -61,7 +61,10 @@ NAME_SHAPE = "expected a name of lower-case letters, digits, '.' and '-'"
         ("{name: x, host: x, access: {user: -l}}", "nodes[2].access.user: expected a user name"),
         ('{name: x, host: x, access: {key: "a\\nb"}}', "nodes[2].access.key: expected a path on one line"),
         ('{name: x, host: x, access: {key: "a\\0b"}}', "nodes[2].access.key: expected a path on one line"),
-        ("{name: x, host: x, access: {password: x}}", "nodes[2].access.password: unknown key. Nearest: password_env."),
+        (
+            "{name: x, host: x, access: {password: x}}",
+            "nodes[2].access.password: unknown key. Nearest: password_env, sudo_password_env.",
+        ),
         ("{name: x, host: x, user: ops}", "nodes[2].user: unknown key. It belongs under access."),
         ("{name: x, host: x, runtime: {env: {1A: x}}}", "nodes[2].runtime.env.1A: expected the name of an environment"),
         (

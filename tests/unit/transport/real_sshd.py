@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
@@ -14,10 +15,10 @@ PRIVILEGE_SEPARATION = Path("/run/sshd")  # sshd started by root refuses to work
 
 
 class RealSshd:
-    """`options` are further lines of sshd_config. The client's key is `folder/client`."""
+    """`options` are further lines of sshd_config. The client's key is `folder/client`. `inside` starts it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder, self.user = folder, getpass.getuser()
+    def __init__(self, folder: Path, *options: str, inside: Sequence[str] = ()) -> None:
+        self.folder, self.user, self._inside = folder, getpass.getuser(), inside
         folder.mkdir(exist_ok=True)
         self.host_key, self.key = folder / "host", folder / "client"
         for key in (self.host_key, self.key):
@@ -39,8 +40,9 @@ class RealSshd:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         log = (self.folder / "log").open("ab")
         self._process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+            [*self._inside, SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
         log.close()
         deadline = time.monotonic() + 10
         while True:
