@@ -11,7 +11,7 @@ from llmfleet.launch.change.steps import Runner, Step
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.finish import wait_idle
 from llmfleet.launch.nodes.processes import ask_statuses, read_statuses, start_step, stop_step
-from llmfleet.launch.phases import connect, router
+from llmfleet.launch.phases import at_boot, connect, router
 from llmfleet.launch.pool import raise_failures
 from llmfleet.launch.ray_serve import application
 from llmfleet.launch.results import CapacityLeft, DrainReport, UpReport
@@ -158,7 +158,7 @@ def _leave_steps(session: Session, node: str, *, timeout_s: float, force: bool) 
     if not kinds:
         raise StateError(f"nothing is left to serve without {node}", hint="`llmfleet down` takes the fleet down.")
     yield [application.leave_step(session, node), application.config_step(session, kinds)]
-    process = application.wanted_application(session, kinds)
+    process = at_boot.in_unit(session, application.wanted_application(session, kinds))
     yield [start_step(session, process, read_statuses(session, [process.node]))]
     application.wait_left(session, node, timeout_s=timeout_s, force=force, hint=FINISH_HINT)
 

@@ -98,7 +98,7 @@ class Up:
     def engines(self) -> tuple[Process, ...]:
         """Where Ray Serve runs them: what keeps them there."""
         if self.session.on_ray_serve:
-            return (application.wanted_application(self.session, self.kinds),)
+            return (at_boot.in_unit(self.session, application.wanted_application(self.session, self.kinds)),)
         cores = {name: facts.cpus for name, facts in self.session.facts.items()}
         key = engine_key(self.session.fleet)
         made = desired.engine_processes(self.session.fleet.plan, self.instances, *self._where, cores, key)

@@ -13,6 +13,8 @@ from llmfleet.launch.transport.base import Argv
 Kind = Literal["engine", "ray-head", "ray-worker", "rank", "router", "application"]
 # What engines over several nodes run on, beside the engine on their first node: it is there before and after them.
 MEMBERS = ("ray-head", "ray-worker", "rank")
+# Of no use by itself on a node that has just booted.
+TOGETHER = (*MEMBERS, "application")
 
 
 @dataclass(frozen=True, slots=True)

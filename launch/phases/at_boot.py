@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from llmfleet.launch.change.steps import Step
-from llmfleet.launch.nodes.process import MEMBERS, Process
+from llmfleet.launch.nodes.process import TOGETHER, Process
 from llmfleet.launch.nodes.processes import last_line
 from llmfleet.launch.session import Session
 from llmfleet.launch.units.boot import BootUnit
@@ -28,7 +28,7 @@ def in_unit(session: Session, process: Process) -> Process:
     cluster, folder = session.fleet.inventory.cluster, session.folders[process.node]
     unit = ServiceUnit(cluster, process.node, folder, home="", system=False).of(process.name)
     spanning = {i.id for i in session.fleet.plan.instances if i.spans_nodes}
-    return replace(process, unit=unit, at_boot=process.kind not in MEMBERS and process.name not in spanning)
+    return replace(process, unit=unit, at_boot=process.kind not in TOGETHER and process.name not in spanning)
 
 
 def unit_steps(session: Session, nodes: Iterable[str], left: Collection[str]) -> list[Step]:

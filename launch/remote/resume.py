@@ -15,7 +15,8 @@ import time
 from typing import Any, Dict
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-TOGETHER, SPANNING = ("ray-head", "ray-worker", "rank"), ("vllm_ray.py", "vllm_rank.py")  # kinds; engines' scripts
+TOGETHER = ("ray-head", "ray-worker", "rank", "application")  # kinds
+SPANNING = ("vllm_ray.py", "vllm_rank.py")  # engines' scripts
 
 
 def resume(folder: str) -> int:
