@@ -46,6 +46,7 @@ class Load:
     limit: int = 5000
     seconds: float = 300.0
     timeout: float = 60.0  # of one request
+    pause: float = 0.0  # of a client after each answer: what starts meanwhile has cores to start on
     deadline: float = field(default=0.0, init=False)
     requests: list[Request] = field(default_factory=list, init=False)
     _threads: list[threading.Thread] = field(default_factory=list, repr=False)
@@ -107,6 +108,7 @@ class Load:
                 self.requests.append(request)
                 if not request.ok:
                     self._stop.wait(0.05)  # a server that refuses at once is not to be asked in a spin
+                self._stop.wait(self.pause)
 
     def _ask(self, client: httpx.Client, streaming: bool) -> Request:
         answer = _Answer()

@@ -47,7 +47,7 @@ def test_it_is_up_and_stays_as_it_is(fleet: LabFleet) -> None:
 
 
 def test_a_drain_and_its_end_lose_no_request(fleet: LabFleet) -> None:
-    with Load(fleet.url, "chat", clients=4, seconds=900, limit=50_000) as load:
+    with Load(fleet.url, "chat", clients=4, seconds=900, limit=50_000, pause=1.0) as load:
         load.wait_for(8, seconds=120)
         fleet.ok("drain", "h2")
         assert fleet.states() == {"chat-h1-0": "healthy", "chat-h2-0": "stopped"}
@@ -61,7 +61,7 @@ def test_a_drain_and_its_end_lose_no_request(fleet: LabFleet) -> None:
 
 def test_a_head_that_is_killed_comes_back_and_replicas_serve_on(fleet: LabFleet) -> None:
     wait_until_planned(fleet)
-    with Load(fleet.url, "chat", clients=2, seconds=600, limit=50_000) as load:
+    with Load(fleet.url, "chat", clients=2, seconds=600, limit=50_000, pause=0.3) as load:
         load.wait_for(8, seconds=120)
         fleet.lab["head"].exec(["pkill", "-9", "gcs_server|raylet"])
         load.wait_for(40, seconds=240)
