@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sim_fleet import PIPELINE, Sim, make_inventory
+from sim_fleet import PIPELINE, Sim, make_inventory, make_plan
 from test_at_boot import Systemd
 from test_boot_unit import HOSTILE, words
 
@@ -207,3 +207,16 @@ def test_only_what_makes_sense_alone_is_started_at_boot(sim: Sim) -> None:
     assert kept["chat-h1-0"]
     assert not kept[PIPELINE]
     assert not kept["ray-head"] and not kept["ray-worker"]
+
+
+def test_on_ray_serve_nothing_makes_sense_alone(sim: Sim) -> None:
+    nodes = {name: {"runtime": Runtime(supervisor="systemd")} for name in ("head", "h1", "h2")}
+    sim.inventory, sim.plan = make_inventory(**nodes), make_plan({"chat-h1-0": ("h1",), "chat-h2-0": ("h2",)})
+    with open_session(sim.fleet) as session:
+        session.asked_runtime = "ray-serve"
+        work = Up(session)
+        session.connect([session.node(n) for n in nodes])
+        work.nodes = list(nodes)
+        kept = [*work.ray, *work.engines]
+    assert {p.name for p in kept} == {"ray-head", "ray-worker", "application"}
+    assert not any(p.at_boot for p in kept) and all(p.unit for p in kept)

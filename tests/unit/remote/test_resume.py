@@ -101,14 +101,14 @@ def test_what_had_failed_is_for_a_person_to_start(node: Node, state: str) -> Non
 
 
 def test_what_spans_nodes_is_left_to_up(node: Node) -> None:
-    for kind in ("ray-head", "ray-worker", "rank"):
+    for kind in ("ray-head", "ray-worker", "rank", "application"):
         left_behind(node, kind, kind=kind)
     for script in ("vllm_ray.py", "vllm_rank.py"):
         left_behind(node, script[:-3], argv=(sys.executable, f"/n/bin/{script}", "h1=1,h2=1"))
     done = resume(node)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "rank, ray-head, ray-worker, vllm_rank, vllm_ray: left, they belong to what spans nodes: "
+        "application, rank, ray-head, ray-worker, vllm_rank, vllm_ray: left, they belong to what spans nodes: "
         "`llmfleet up` starts them\n"
     )
 
