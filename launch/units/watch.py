@@ -12,6 +12,7 @@ from llmfleet.launch.units.words import command, escaped, quoted
 from llmfleet.planner.errors import InputError
 
 SYSTEM, USER = Path("/etc/systemd/system"), Path("~/.config/systemd/user")
+TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  # where PrivateTmp would hide what lies there
 
 
 def unit_name(cluster: str) -> str:
@@ -22,7 +23,7 @@ def unit_text(cluster: str, argv: Sequence[str], folder: Path, *, system: bool) 
     """`folder`: of the inventory; only what lies in .llmfleet there is written to."""
     hardened = [
         "NoNewPrivileges=yes",
-        "PrivateTmp=yes",
+        _temporary([*argv, str(folder)]),
         "ProtectSystem=strict",
         f"ReadWritePaths={quoted(str(folder))}",
     ]
@@ -46,6 +47,12 @@ def unit_text(cluster: str, argv: Sequence[str], folder: Path, *, system: bool) 
             "",
         ]
     )
+
+
+def _temporary(needed: Sequence[str]) -> str:
+    """Room for temporary files: of its own, unless the program or the inventory lie in everybody's."""
+    shared = any(Path(each).is_relative_to(top) for each in needed for top in TEMPORARY)
+    return f"ReadWritePaths={' '.join(TEMPORARY)}" if shared else "PrivateTmp=yes"
 
 
 def install(cluster: str, text: str, *, system: bool) -> Path:

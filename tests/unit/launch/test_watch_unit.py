@@ -86,3 +86,10 @@ def test_a_dollar_sign_is_doubled_where_it_would_be_a_variable_and_nowhere_else(
 def test_a_program_with_a_dollar_sign_is_refused() -> None:
     with pytest.raises(InputError, match="systemd cannot start"):
         command(("/opt/a$b/python", "x"))
+
+
+@pytest.mark.parametrize("path", ["/tmp/fleet", "/var/tmp/fleet/deep"])
+def test_what_lies_in_the_temporary_folder_is_seen(path: str) -> None:
+    for argv, folder in ((["/opt/bin/llmfleet", "watch"], Path(path)), ([f"{path}/llmfleet", "watch"], Path("/srv"))):
+        text = units.unit_text("rag", argv, folder, system=True)
+        assert "PrivateTmp" not in text and "ReadWritePaths=/tmp /var/tmp\n" in text
