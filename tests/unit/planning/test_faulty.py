@@ -6,12 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.planning.fleets import inventory, models
 
+from llmfleet.planner import explain_fleet
 from llmfleet.planner.candidates.build import options_of
 from llmfleet.planner.candidates.demand import demand_of
 from llmfleet.planner.candidates.node_classes import node_classes
 from llmfleet.planner.catalog import catalog
 from llmfleet.planner.inventory.model import Inventory
-from llmfleet.planner.make import make_plan
+from llmfleet.planner.make import decided, make_plan
 
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MODELS = ("Qwen/Qwen1.5-72B-Chat", "Qwen/Qwen2.5-32B-Instruct")
@@ -26,7 +27,7 @@ services: [{{name: chat, model: {model}, traffic: {{rate: 9, input: {{mean: 3000
 
 
 def unused(asked: Inventory) -> set[int]:
-    return {g for u in make_plan(asked, models(asked)).unused for g in u.gpus}
+    return {g for u in explain_fleet.unused(decided(asked, models(asked))) for g in u.gpus}
 
 
 @FEW

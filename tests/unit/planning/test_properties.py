@@ -14,7 +14,7 @@ from llmfleet.planner.catalog import catalog
 from llmfleet.planner.choose.fleet import choose
 from llmfleet.planner.choose.shares import spread
 from llmfleet.planner.inventory.model import Inventory
-from llmfleet.planner.make import make_plan
+from llmfleet.planner.make import decided, make_plan
 from llmfleet.planner.plan import Plan
 
 GPUS = ("A800-80G", "H20-96G", "V100-32G", "P100-16G", "RTX-4090", "L4")
@@ -153,5 +153,5 @@ def with_slo(fleet: Inventory, factor: float) -> Inventory:
 
 def inside_slo(fleet: Inventory) -> float:
     """Parts of the demand that are planned to be served inside the SLO, summed over services."""
-    plan = make_plan(fleet, models(fleet))
-    return sum(o.value for o in plan.objectives if o.name == "demand inside the SLO")
+    proofs = decided(fleet, models(fleet)).proofs
+    return sum(proof.value for proof in proofs if proof.objective == "demand inside the SLO")
