@@ -21,6 +21,16 @@ DASHBOARD_PORT = 6389  # on loopback; what is left of the dashboard without its 
 NODE_RESOURCE = "llmfleet_node_"  # one of it on each node: it pins stages, and shows who has joined
 OBJECT_STORE_BYTES = 200_000_000  # vLLM sends its data past Ray's object store
 STOP_GRACE_S = 20.0
+# Everywhere: TCP_USER_TIMEOUT of Ray's connections, two minutes by default. Until then an actor that streamed to a node
+# which vanished answers nobody: its event loop waits for the node's word (TaskGeneratorBackpressureWaiter of Ray 2.60).
+SILENT_PEER = {"RAY_grpc_client_keepalive_timeout_ms": "20000"}
+# The head gives up a silent node after 4 × (1 + 3) s, not Ray's 5 × (3 + 10): what waits for it waits so long.
+SILENT_NODE = {
+    **SILENT_PEER,
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "4",
+}
 # Every port is known beforehand, so that firewalls can be set. Head and worker differ, since they may share a machine.
 HEAD_PORTS = {
     "--node-manager-port": 6380,
@@ -50,7 +60,7 @@ def ray_head_process(node: Node, *, address: str, folder: NodeFolder, managed: M
     """`managed`: nothing but a CPU for a head that only coordinates."""
     ports = {"--port": PORT, "--dashboard-port": DASHBOARD_PORT, **HEAD_PORTS}
     own = ("--head", "--include-dashboard=false", *_words(ports))
-    return _start(node, "ray-head", address, folder, managed, own, ray_address_env(address))
+    return _start(node, "ray-head", address, folder, managed, own, {**ray_address_env(address), **SILENT_NODE})
 
 
 def ray_worker_process(
@@ -110,6 +120,7 @@ def _env(node: Node, address: str, managed: Managed) -> dict[str, str]:
     """vLLM's workers are children of this process and take these from it."""
     return {
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # engines are stopped before Ray is
+        **SILENT_PEER,
         "VLLM_HOST_IP": address,
         **interface_env(node),
         **(gpu_env(node, managed.gpus) if managed.gpus and managed.accelerator == "gpu" else {}),

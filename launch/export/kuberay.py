@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from llmfleet.launch.commands.devices import vendor
+from llmfleet.launch.commands.ray import SILENT_NODE, SILENT_PEER
 from llmfleet.launch.export.kinds import Kind
 from llmfleet.launch.export.pods import (
     FOLDER,
@@ -108,6 +109,7 @@ def _head(plan: Plan, image: str) -> Json:
     container = {
         "name": "ray-head",
         "image": image,
+        "env": [{"name": k, "value": v} for k, v in SILENT_NODE.items()],
         "ports": [
             {"name": "gcs", "containerPort": 6379},
             {"name": "dashboard", "containerPort": 8265},
@@ -135,7 +137,7 @@ def _group(plan: Plan, kinds: Sequence[Kind], weights: Weights, image: str) -> J
     container = {
         "name": "ray-worker",
         "image": one.node.runtime.image or image,
-        "env": [{"name": k, "value": v} for k, v in sorted(one.node.runtime.env.items())]
+        "env": [{"name": k, "value": v} for k, v in sorted({**SILENT_PEER, **one.node.runtime.env}.items())]
         + [{"name": "VLLM_HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "ports": [{"name": "http", "containerPort": HTTP_PORT}],
         "resources": {

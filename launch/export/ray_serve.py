@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Final
 
+from llmfleet.launch.commands.ray import SILENT_NODE, SILENT_PEER
 from llmfleet.launch.export.kinds import Export, Kind, kinds_of
 from llmfleet.launch.export.serve_app import (
     HTTP_PORT,
@@ -94,10 +95,12 @@ def _before(inventory: Inventory, plan: Plan, kinds: Sequence[Kind], home: NodeF
     for node in inventory.nodes:
         if node.name not in _nodes(plan):
             continue
-        start = f"--head --port {GCS_PORT}" if node.name == plan.head else f"--address {address}"
+        leads = node.name == plan.head
+        env = " ".join(f"{k}={v}" for k, v in (SILENT_NODE if leads else SILENT_PEER).items())
+        start = f"--head --port {GCS_PORT}" if leads else f"--address {address}"
         classes = node_resources(of[node.name]) if node.name in of else {}
         words = f" --resources '{_json(classes)}'" if classes else " --num-gpus 0"
-        yield f"on {node.name}: ray start {start} --node-ip-address {node.address or node.host}{words}"
+        yield f"on {node.name}: env {env} ray start {start} --node-ip-address {node.address or node.host}{words}"
 
 
 def _json(resources: dict[str, int]) -> str:

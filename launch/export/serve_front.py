@@ -15,6 +15,7 @@ from llmfleet.launch.export.serve_app import HTTP_PORT
 from llmfleet.launch.router.clusters import circuit_breakers, dead_connections, is_ip, socket_address
 from llmfleet.launch.router.config import router_files
 from llmfleet.launch.router.gates import router_filter
+from llmfleet.launch.router.options import DEFAULTS
 from llmfleet.launch.router.routes import PREFIX
 from llmfleet.launch.router.tables import by_header, in_order
 from llmfleet.launch.router.xds import Json, discovery, extension, from_yaml, set_header, typed
@@ -27,6 +28,11 @@ HEAVIEST: Final = 1000
 SESSION: Final = "x-session-id"
 RAG: Final = "/v1/rag"
 
+# A kind is all of its instances, and its health is told by a proxy and an ingress in Python: late when they are busy,
+# and not by those of a vanished node, until Ray has noticed after 16 s (SILENT_NODE). A kind without a replica refuses
+# at once, and others are asked.
+PATIENT: Final = replace(DEFAULTS, health_timeout_s=4.0, health_failures=5)
+
 
 def serve_router_files(
     plan: Plan, kinds: Sequence[Kind], serve: Sequence[str], folder: str, *, rag: bool,
@@ -34,7 +40,8 @@ def serve_router_files(
 ) -> Mapping[str, str]:
     """Text by path below `folder`. `serve`: hosts whose HTTP proxies of Serve answer at HTTP_PORT. `hosts` and
     `options`: what else router_files takes, with kinds as instances."""
-    files = router_files(by_kind(plan, kinds), hosts={**hosts, **loopback(kinds)}, folder=folder, **options)
+    hosts = {**hosts, **loopback(kinds)}
+    files = router_files(by_kind(plan, kinds), hosts=hosts, folder=folder, options=PATIENT, **options)
     return with_hops(files, kinds, serve, rag=rag)
 
 
@@ -116,8 +123,9 @@ def _hop(kind: str, port: int) -> Json:
 
 
 def _other_proxy() -> Json:
-    """What a proxy of Serve never got may be asked of another; all else is for the router's own retries."""
-    return {"retry_on": "connect-failure,refused-stream", "num_retries": 3}
+    """What a proxy of Serve never got, or vanished with before it answered, may be asked of another. All else is for
+    the router's own retries, which go to another kind."""
+    return {"retry_on": "connect-failure,refused-stream,reset", "num_retries": 3}
 
 
 def _serve_cluster(serve: Sequence[str]) -> Json:

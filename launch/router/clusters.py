@@ -157,7 +157,7 @@ def _health_check(options: Options) -> Json:
         "interval": interval,
         "no_traffic_interval": interval,
         "unhealthy_interval": interval,
-        "unhealthy_threshold": 2,
+        "unhealthy_threshold": options.health_failures,
         "healthy_threshold": 1,
         "http_health_check": {"path": "/health"},
     }

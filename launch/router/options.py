@@ -14,6 +14,7 @@ class Options:
     body_limit_bytes: int = 32 << 20  # larger bodies get 413
     health_interval_s: float = 1.0
     health_timeout_s: float = 1.25
+    health_failures: int = 2  # in a row, and a member gets nothing more
     idle_timeout_s: float = 600.0  # no byte in either direction for so long ends a request
 
 

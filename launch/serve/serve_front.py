@@ -96,7 +96,8 @@ class Ingress:
             except (*GONE, RayTaskError) as error:
                 if begun or not (isinstance(error, GONE) or ENGINE_DEAD in str(error)):
                     raise
-                if not left or (self.running(kind) or 0) < 2:
+                others = 1 if isinstance(error, GONE) else 2  # the replica of a dead engine counts until Serve asks it
+                if not left or (self.running(kind) or 0) < others:
                     yield head_of(503)
                     yield error_text(503, "replicas of %s died" % kind)
                     return

@@ -6,6 +6,7 @@ from pathlib import Path
 from command_nodes import FOLDER, node
 
 from llmfleet.launch.commands.ray import (
+    SILENT_NODE,
     Managed,
     parse_ray_status,
     ray_head_process,
@@ -31,6 +32,7 @@ def test_a_head_that_only_coordinates() -> None:
     )
     assert (made.name, made.kind, made.health_url) == ("ray-head", "ray-head", None)
     assert made.env == {
+        **SILENT_NODE,
         "RAY_ADDRESS": "10.0.0.10:6379",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "VLLM_HOST_IP": "10.0.0.10",

@@ -13,6 +13,7 @@ import yaml
 from tests.unit.export.exported import ONE_NODE, SPANNING
 from tests.unit.planning.fleets import EXAMPLE, REFERENCE, inventory, planned
 
+from llmfleet.launch.commands.ray import SILENT_NODE, SILENT_PEER
 from llmfleet.launch.export.kinds import Export, kinds_of
 from llmfleet.launch.export.ray_serve import ray_serve
 from llmfleet.launch.export.serve_app import OWN_PLACES, serve_config
@@ -21,6 +22,7 @@ from llmfleet.planner.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_OF = {"serve-reference": REFERENCE, "serve-one-node": ONE_NODE}
+SERVE_FAILURES = 3  # of a replica's health checks in a row: REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD of Ray Serve
 FLEETS = {"reference": REFERENCE, "example": EXAMPLE, "one-node": ONE_NODE, "spanning": SPANNING}
 
 
@@ -121,7 +123,23 @@ def test_every_node_gets_its_command() -> None:
     before = export(REFERENCE).before
     started = {line.split(":")[0].removeprefix("on ") for line in before if line.startswith("on ")}
     assert started == {"head", *(n for i in planned(REFERENCE).instances for n in i.nodes)}
-    assert "on a800-0: ray start --address 10.0.0.10:6379 --node-ip-address 10.0.1.10 " in "\n".join(before)
+    start = "ray start --address 10.0.0.10:6379 --node-ip-address 10.0.1.10 "
+    assert f"on a800-0: env RAY_grpc_client_keepalive_timeout_ms=20000 {start}" in "\n".join(before)
+
+
+def test_a_vanished_node_is_given_up_before_what_waits_for_it_is() -> None:
+    """First Ray gives up the node, then replicas their callers on it, and only later Serve those replicas, or the
+    router the kind."""
+    made = export(REFERENCE)
+    period, timeout = (int(SILENT_NODE[f"RAY_health_check_{key}_ms"]) for key in ("period", "timeout"))
+    node = int(SILENT_NODE["RAY_health_check_failure_threshold"]) * (period + timeout) / 1000
+    caller = int(SILENT_PEER["RAY_grpc_client_keepalive_timeout_ms"]) / 1000
+    options = arguments(made)["kinds"]["chat-a800"]["llm_config"]["deployment_config"]
+    replica = SERVE_FAILURES * options["health_check_timeout_s"]
+    clusters = yaml.safe_load(made.files["router/xds/cds.yaml"])["resources"]
+    (check,) = next(c["health_checks"] for c in clusters if c["name"].startswith("chat"))
+    kind = float(check["timeout"].removesuffix("s")) * check["unhealthy_threshold"]
+    assert node < caller < replica and node < kind
 
 
 def test_names_that_are_no_labels_are_refused() -> None:
