@@ -14,68 +14,30 @@ import os
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from running import KEY, Router, Running, free_ports, until
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.lab.engines import ENGINE_ENV, EngineEnv, engine_env
+from real_engine import HERE, START_WITHIN_S, World, answers, inventory_text, running_engine
+from running import KEY, Router, Running, until
+from tests.lab.engines import EngineEnv, engine_env
 
 from llmfleet.launch.bench.client import Client, address
 from llmfleet.launch.bench.figures import Figures, Limits, figures
 from llmfleet.launch.bench.load import closed
-from llmfleet.launch.commands.engines import engine_process
 from llmfleet.launch.export.ray_serve import GCS_PORT, ray_serve
 from llmfleet.launch.export.serve_app import HTTP_PORT
-from llmfleet.launch.fleet import NodeFolder
 from llmfleet.launch.models.services import service_models
 from llmfleet.launch.router.process import envoy_command
-from llmfleet.planner.inventory.model import Inventory
 from llmfleet.planner.inventory.parse import parse
 from llmfleet.planner.make import make_plan
-from llmfleet.planner.plan import Plan
 
-HERE = "127.0.0.1"
 USERS, WARM, MEASURED, TOKENS = 4, 16, 160, 16
-START_WITHIN_S = 400
-INVENTORY = """
-cluster: bench
-access: {{transport: local}}
-runtime: {{python: {python}, versions: {{vllm: 0.32.0}}}}
-nodes: [{{name: n1, host: 127.0.0.1, gpus: 1 x CPU-4G}}]
-services:
-  - {{name: chat, model: {chat}, path: {chat}, engine: vllm, precision: [fp32], context: 2048, enforce_eager: true}}
-router: {{port: {port}, admin_port: {admin}}}
-engine_port: {engine}
-"""
-
-
-@dataclass(frozen=True)
-class World:
-    """What both paths are made from."""
-
-    env: EngineEnv
-    folder: Path
-    inventory: Inventory
-    plan: Plan
-
-    @property
-    def variables(self) -> dict[str, str]:
-        own = {"VLLM_CACHE_ROOT": str(self.env.models / "vllm-cache"), "VLLM_PLUGINS": "", "VLLM_HOST_IP": HERE}
-        return {**ENGINE_ENV, **own, "PATH": f"{self.env.folder}/venv/bin:{os.environ['PATH']}"}
 
 
 def world_of(env: EngineEnv, folder: Path) -> World:
-    port, admin, engine = free_ports(3)
-    text = INVENTORY.format(python=env.python, chat=env.chat, port=port, admin=admin, engine=engine)
-    inventory = parse(text)
+    inventory = parse(inventory_text(env))
     return World(env, folder, inventory, make_plan(inventory, service_models(inventory, folder / "inventory.yaml")))
 
 
@@ -85,23 +47,15 @@ def world_of(env: EngineEnv, folder: Path) -> World:
 @contextmanager
 def default_path(world: World) -> Iterator[Mapping[str, tuple[str, str]]]:
     """Address and path by what is asked: the engine itself, and our router."""
-    (instance,), node = world.plan.instances, world.inventory.nodes[0]
-    home = NodeFolder(str(ROOT / "launch" / "remote"))
-    made = engine_process(
-        instance, node, folder=home, addresses={node.name: HERE}, ray_address="", names=("chat",), cores=os.cpu_count()
-    )
-    env = {**made.env, **world.variables, "PYTHONPATH": str(ROOT / "launch" / "remote")}
-    engine = Running(made.argv, instance.port, log=world.folder / "engine.log", env=env)
-    router = Router(world.folder / "router", world.plan, hosts={node.name: HERE}).process
+    router = Router(world.folder / "router", world.plan, hosts={world.inventory.nodes[0].name: HERE}).process
     try:
-        until(lambda: answers(f"http://{HERE}:{instance.port}/health"), "vLLM, see engine.log", START_WITHIN_S)
-        yield {
-            "the engine alone": (f"http://{HERE}:{instance.port}", "/v1/chat/completions"),
-            "llmfleet up: Envoy → engine": (f"http://{HERE}:{router.port}", "/v1/chat/completions"),
-        }
+        with running_engine(world) as engine:
+            yield {
+                "the engine alone": (engine, "/v1/chat/completions"),
+                "llmfleet up: Envoy → engine": (f"http://{HERE}:{router.port}", "/v1/chat/completions"),
+            }
     finally:
         router.stop()
-        engine.stop()
 
 
 @contextmanager
@@ -132,14 +86,6 @@ def serve_path(world: World) -> Iterator[Mapping[str, tuple[str, str]]]:
                 router.stop()
         finally:
             subprocess.run(("ray", "stop", "--force"), env=env, stdout=log, stderr=log, check=False)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own, on loopback
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
