@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import mean
 
+from tests.accuracy import speed_fresh
 from tests.accuracy.report import Section, Target, block
 from tests.accuracy.speed_held_out import TITLE, HeldOut, held_out
 from tests.accuracy.speed_plot import scatter
@@ -18,6 +19,7 @@ def section() -> Section:
     with_tpot = [run for run in judged if run.measured("tpot")]
     dense, moe = (held_out([r for r in with_tpot if r.kind == kind]) for kind in ("dense", "MoE"))
     found = targets(judged) + one_point(dense)
+    fresh = speed_fresh.fresh()
     text = WORDS.format(
         count=len(runs),
         judged=len(judged),
@@ -30,6 +32,9 @@ def section() -> Section:
         tables="\n\n".join(block(by(judged, name, key)) for name, key in GROUPS),
         beyond=block(by([r for r in runs if not r.judged and "odd" not in r.facts], "set, engine, load", _beyond)),
         worst="\n".join(worst(judged)),
+        fresh_count=len(fresh),
+        fresh=block(speed_fresh.table(fresh)),
+        fresh_worst="\n".join(speed_fresh.furthest(fresh, worst)),
     )
     return Section("Speed", text, found, plots(judged))
 

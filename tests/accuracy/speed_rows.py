@@ -17,7 +17,8 @@ from llmfleet.planner.model.types import Model
 from llmfleet.planner.speed.instance import Load, instance_speed
 from llmfleet.planner.speed.measurements import Measurement
 
-TABLE = Path(__file__).parents[1] / "data" / "accuracy" / "speed.jsonl"
+FOLDER = Path(__file__).parents[1] / "data" / "accuracy"
+TABLE, HELD_OUT = FOLDER / "speed.jsonl", FOLDER / "speed_held_out.jsonl"
 METRICS = ("tpot", "tokens", "ttft")
 
 
@@ -112,6 +113,6 @@ class Run:
         )  # fmt: skip
 
 
-def read_runs() -> Iterator[Run]:
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
+def read_runs(table: Path = TABLE) -> Iterator[Run]:
+    for line in table.read_text(encoding="utf-8").splitlines():
         yield Run(json.loads(line))

@@ -37,6 +37,21 @@ Mixture of experts:
 
 {moe}
 
+### Runs that came after the model
+
+`tests/data/accuracy/speed_held_out.jsonl` has {fresh_count} runs that were collected when the model was finished, from
+sources that it had not seen: other models, other cards, other releases. *Untouched* is what it said of them before
+anything was mended (kept in the table, row by row); *now* is not held out any more. A group that grows is one of models
+that were not in the catalogue then.
+
+{fresh}
+
+What lies furthest off of these:
+
+| run | shape | tokens | load | TPOT predicted | measured | |
+|---|---|---|---|---|---|---|
+{fresh_worst}
+
 ### By group, mean error
 
 Bias: on average too slow (+) or too fast (−); for tokens/s, too many or too few.
