@@ -16,12 +16,13 @@ GIGA = 1e9
 LINK_EFFICIENCY = 0.72
 # One small all-reduce with vLLM's own kernel over NVLink, with its launch.
 LINK_LATENCY_S = 16e-6
-# Without peer-to-peer a collective goes through host memory, in both directions and for every rank in turn.
-PCIE_LATENCY_S = 117e-6
-PCIE_EFFICIENCY = 0.3
+# Without peer-to-peer a collective goes through host memory, in both directions and for every rank in turn. One small
+# one takes 40 to 120 us in published runs of RTX 3090 and 4090; large ones move a fifth to a quarter of the lanes' rate.
+PCIE_LATENCY_S = 70e-6
+PCIE_EFFICIENCY = 0.24
 # With it, ranks read one another's memory through the switch.
-P2P_LATENCY_S = 60e-6
-P2P_EFFICIENCY = 0.65
+P2P_LATENCY_S = 35e-6
+P2P_EFFICIENCY = 0.35
 PCIE_LANE_GBS = {3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}  # GB/s of one lane, one direction
 CPU_LATENCY_S = 50e-6
 CPU_LINK_GBS = 10.0
