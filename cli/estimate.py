@@ -11,7 +11,7 @@ import typer
 from llmfleet.cli import estimate_options as o
 from llmfleet.cli.options import Json
 from llmfleet.planner.catalog.types import Gpu
-from llmfleet.planner.errors import FleetError, InputError
+from llmfleet.planner.errors import FleetError, InputError, UnknownNameError
 from llmfleet.planner.memory.estimate import estimate as budget
 from llmfleet.planner.memory.types import EngineOptions, Memory, Shape
 from llmfleet.planner.speed.instance import Load, instance_speed
@@ -74,34 +74,37 @@ def estimate(
     options = EngineOptions(
         version=vllm_version, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype,
         gpu_memory_utilization=gpu_memory_utilization, max_model_len=max_model_len, max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens, block_size=block_size,
-        enable_prefix_caching=enable_prefix_caching, enforce_eager=enforce_eager,
-        language_model_only=language_model_only, kv_cache_memory_bytes=kv_cache_memory_bytes,
+        max_num_batched_tokens=max_num_batched_tokens, block_size=block_size, enforce_eager=enforce_eager,
+        enable_prefix_caching=enable_prefix_caching, kv_cache_memory_bytes=kv_cache_memory_bytes,
+        language_model_only=language_model_only,
     )  # fmt: skip
     load = _load(input_len, output_len, concurrency, request_rate, prefix_hit)
-    facts = _model(model, tp, quantization, online=online)
+    facts, assumed = _model(model, tp, quantization, online=online, quiet=as_json)
     if gpu == "all":
-        return _all_gpus(facts, shape, options, as_json)
-    return _one_gpu(facts, _gpu(gpu, gpu_memory_gib, calibration, facts), shape, options, load, as_json)
+        return _all_gpus(facts, shape, options, assumed, as_json)
+    return _one_gpu(facts, _gpu(gpu, gpu_memory_gib, calibration, facts), shape, options, load, assumed, as_json)
 
 
-def _one_gpu(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions, load: Load, as_json: bool) -> None:
+def _one_gpu(
+    model: Model, gpu: Gpu, shape: Shape, options: EngineOptions, load: Load, assumed: str | None, as_json: bool
+) -> None:
     memory = budget(model, gpu, shape, options)
     speed = _speed(model, gpu, shape, options, memory, load)
     if as_json:
-        return _echo(as_document(memory, speed))
+        return _echo(as_document(memory, speed, assumed))
     from llmfleet.cli.render.memory import show
 
     return show(model, gpu, shape, options, memory, speed)
 
 
-def as_document(memory: Memory, speed: Expected | None) -> dict[str, Any]:
+def as_document(memory: Memory, speed: Expected | None, assumed: str | None) -> dict[str, Any]:
     """The contract of --json."""
     cache = memory.kv
     figures = asdict(speed) if speed else None
     return {
         "fits": memory.fits,
         "reason": memory.reason,
+        "assumed": assumed,
         "per_gpu": _rounded(asdict(memory.tightest)),
         "ranks": [
             {"rank": r.rank, "pp_stage": r.pp_stage, "tp_rank": r.tp_rank, **_rounded(asdict(r.budget))}
@@ -145,26 +148,32 @@ def _partition(text: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _model(name: str, tp: int, quantization: str | None, *, online: bool) -> Model:
-    """Raises InputError also where TP does not divide it."""
-    found = _found(name, online=online)
+def _model(name: str, tp: int, quantization: str | None, *, online: bool, quiet: bool) -> tuple[Model, str | None]:
+    """And what was assumed of it. Raises InputError also where TP does not divide it."""
+    found, assumed = _found(name, online=online)
     if problem := found.tp_problem(tp, quantization):
         raise InputError(problem, hint=_tp_hint(found, quantization))
-    return found
+    if assumed and not quiet:
+        typer.echo(f"note: {assumed}.", err=True)
+    return found, assumed
 
 
-def _found(name: str, *, online: bool) -> Model:
-    from llmfleet.launch.models.files import read_model, resolve_model
+def _found(name: str, *, online: bool) -> tuple[Model, str | None]:
+    """And what was assumed, where a name alone was to go by."""
+    from llmfleet.launch.models.files import likely_model, read_model, resolve_model
 
-    if not online:
-        return resolve_model(name, base=Path.cwd())
     try:
-        return resolve_model(name, base=Path.cwd())
-    except InputError:
+        return resolve_model(name, base=Path.cwd()), None
+    except InputError as error:
+        if not online:
+            likely = likely_model(name) if isinstance(error, UnknownNameError) else None
+            if likely is None:
+                raise
+            return likely
         from llmfleet.launch.models.hub import fetched_config
 
         with fetched_config(name) as config:
-            return replace(read_model(config), name=name)
+            return replace(read_model(config), name=name), None
 
 
 def _tp_hint(model: Model, quantization: str | None) -> str:
@@ -234,13 +243,13 @@ def _list_gpus(as_json: bool) -> None:
     return None
 
 
-def _all_gpus(model: Model, shape: Shape, options: EngineOptions, as_json: bool) -> None:
+def _all_gpus(model: Model, shape: Shape, options: EngineOptions, assumed: str | None, as_json: bool) -> None:
     """Where would this model fit? Cards that the options mean nothing to are left out with their reason."""
     from llmfleet.planner.catalog import catalog
 
     rows = [(card, budget(model, card, shape, options)) for card in catalog().gpus]
     if as_json:
-        return _echo({"gpus": [{"gpu": card.name, **as_document(memory, None)} for card, memory in rows]})
+        return _echo({"gpus": [{"gpu": card.name, **as_document(memory, None, assumed)} for card, memory in rows]})
     from llmfleet.cli.render.memory import show_all
 
     return show_all(model, shape, rows)

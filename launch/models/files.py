@@ -67,11 +67,25 @@ def _unknown(name: str) -> UnknownNameError:
     from difflib import get_close_matches
 
     from llmfleet.planner.catalog import catalog
+    from llmfleet.planner.catalog.kin import kin
 
-    near = get_close_matches(name, catalog().models, n=3, cutoff=0.5)
+    near, likely = get_close_matches(name, catalog().models, n=3, cutoff=0.5), kin(name, catalog().models)
+    hint = "Give a folder with the model's config.json, or the file itself."
     return UnknownNameError(
-        "model, folder or file", name, near, hint="Give a folder with the model's config.json, or the file itself."
+        "model, folder or file", name, near, hint=f"Its name says {likely}. {hint}" if likely else hint
     )
+
+
+def likely_model(name: str) -> tuple[Model, str] | None:
+    """What a name alone says where nothing describes it, and that in words."""
+    from llmfleet.planner.catalog import catalog
+    from llmfleet.planner.catalog.kin import assumed, kin
+
+    likely = kin(name, catalog().models)
+    base = catalog().model(likely.base) if likely else None
+    if likely is None or base is None:
+        return None
+    return assumed(name, base, likely.precision), f"{name} is taken for {likely}: its name says so, no file was read"
 
 
 def hub_snapshot(model_id: str) -> Path | None:

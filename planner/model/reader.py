@@ -77,6 +77,7 @@ LATENT = (
 MULTIMODAL = (
     "Gemma3ForConditionalGeneration",
     "Gemma4ForConditionalGeneration",
+    "Gemma4UnifiedForConditionalGeneration",
     "LlavaForConditionalGeneration",
     "LlavaNextForConditionalGeneration",
     "Mistral3ForConditionalGeneration",

@@ -16,8 +16,8 @@ GIGA = 1e9
 LINK_EFFICIENCY = 0.72
 # One small all-reduce with vLLM's own kernel over NVLink, with its launch.
 LINK_LATENCY_S = 16e-6
-# Without peer-to-peer a collective goes through host memory, in both directions and for every rank in turn. One small
-# one takes 40 to 120 us in published runs of RTX 3090 and 4090; large ones move a fifth to a quarter of the lanes' rate.
+# Without peer-to-peer a collective goes through host memory, in both directions and for every rank in turn. A small one
+# takes 40 to 120 us in published runs of RTX 3090 and 4090; large ones move a fifth to a quarter of the lanes' rate.
 PCIE_LATENCY_S = 70e-6
 PCIE_EFFICIENCY = 0.24
 # With it, ranks read one another's memory through the switch.

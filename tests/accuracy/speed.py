@@ -33,6 +33,7 @@ def section() -> Section:
         beyond=block(by([r for r in runs if not r.judged and "odd" not in r.facts], "set, engine, load", _beyond)),
         worst="\n".join(worst(judged)),
         fresh_count=len(fresh),
+        fresh_odd=sum("odd" in run.facts for run in fresh),
         fresh=block(speed_fresh.table(fresh)),
         fresh_worst="\n".join(speed_fresh.furthest(fresh, worst)),
     )

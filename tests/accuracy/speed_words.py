@@ -42,7 +42,8 @@ Mixture of experts:
 `tests/data/accuracy/speed_held_out.jsonl` has {fresh_count} runs that were collected when the model was finished, from
 sources that it had not seen: other models, other cards, other releases. *Untouched* is what it said of them before
 anything was mended (kept in the table, row by row); *now* is not held out any more. A group that grows is one of models
-that were not in the catalogue then.
+that were not in the catalogue then. {fresh_odd} runs are odd, each with its reason in the table: prompts that were read
+faster than the cards' arithmetic allows (cached before), a GPU or an option that no flag states.
 
 {fresh}
 

@@ -15,7 +15,7 @@ INDEX_SCALE = 4  # bytes beside each 8-bit key of the sparse-attention indexer
 
 
 def build(name: str, task: Task, architecture: str, c: Config) -> Model:
-    s = sizes(c)
+    s = sizes(c.filled(head_dim=c.integer("v_head_dim")))  # of attention in prefill, where keys and values are unfolded
     correction = architecture not in ("DeepseekV2ForCausalLM",) or c.raw.get("topk_method") == "noaux_tc"
     e = experts(c, correction=correction)
     sparse = sparse_layers(c, s.layers)

@@ -39,6 +39,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "qwen3_5_moe_text": ("Qwen3_5MoeForCausalLM", "hybrid:build_qwen"),
     "gemma3_text": ("Gemma3ForCausalLM", "dense:build"),
     "gemma4_text": ("Gemma4ForCausalLM", "gemma4:build"),
+    "gemma4_unified_text": ("Gemma4ForCausalLM", "gemma4:build"),
     "llama4_text": ("Llama4ForCausalLM", "llama4:build"),
     "deepseek_v3": ("DeepseekV3ForCausalLM", "latent:build"),
     "kimi_k2": ("DeepseekV3ForCausalLM", "latent:build"),
@@ -216,6 +217,21 @@ def _gemma4(c: Config, width: int) -> Tower:
     return *t.gemma4_vision(v), *matrix("embed_vision.embedding_projection", width, v.integer("hidden_size")), *sound
 
 
+def _gemma4_unified(c: Config, width: int) -> Tower:
+    """No encoders: patches of an image and frames of sound go into the decoder through a few matrices."""
+    v, sound = _vision(c), c.section("audio_config").integer("output_proj_dims")
+    size, pixels = v.integer("mm_embed_dim"), 3 * v.integer("model_patch_size") ** 2
+    p = "vision_embedder."
+    return (
+        *t.norms((f"{p}patch_ln1",), pixels),
+        *matrix(f"{p}patch_dense", size, pixels, "out", bias=True),
+        *t.norms((f"{p}patch_ln2", f"{p}pos_norm"), size),
+        t.plain(f"{p}pos_embedding", v.integer("mm_posemb_size"), 2, size, suffix=""),
+        *matrix("embed_vision.embedding_projection", width, v.integer("output_proj_dims")),
+        *matrix("embed_audio.embedding_projection", width, sound),
+    )
+
+
 def _qwen2_audio(c: Config, width: int) -> Tower:
     a = c.section("audio_config")
     size = a.integer("d_model")
@@ -244,6 +260,7 @@ LLAVA_TOWERS: dict[str, Callable[[Config], Tower]] = {
 TOWERS: dict[str, Callable[[Config, int], Tower]] = {
     "Gemma3ForConditionalGeneration": _gemma3,
     "Gemma4ForConditionalGeneration": _gemma4,
+    "Gemma4UnifiedForConditionalGeneration": _gemma4_unified,
     "LlavaForConditionalGeneration": _llava,
     "LlavaNextForConditionalGeneration": _llava_next,
     "Mistral3ForConditionalGeneration": _mistral3,

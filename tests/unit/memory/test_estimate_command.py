@@ -47,6 +47,19 @@ def test_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     assert performance["source"] in ("roofline", "calibrated")
 
 
+def test_a_name_that_speaks_of_a_known_model_is_taken_for_it_and_that_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ("--gpu", "H100", "--max-model-len", "4096")
+    likely = answer(capsys, "--model", "acme/Qwen3-32B-FP8-dynamic", *flags)
+    asked = answer(capsys, "--model", "Qwen/Qwen3-32B", "--quantization", "fp8", *flags)
+    assert likely["assumed"].startswith("acme/Qwen3-32B-FP8-dynamic is taken for Qwen/Qwen3-32B in fp8")
+    assert (asked["assumed"], {**likely, "assumed": None}) == (None, asked)
+    assert main(["estimate", "--model", "acme/Qwen3-32B-FP8-dynamic", *flags]) == 0
+    assert "is taken for Qwen/Qwen3-32B in fp8" in capsys.readouterr().err
+    assert main(["estimate", "--model", "acme/nobody-9B", *flags]) == 2
+
+
 def test_what_does_not_fit_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     document = answer(capsys, "--model", "Qwen/Qwen1.5-72B-Chat", "--gpu", "H100")
     assert document["fits"] is False

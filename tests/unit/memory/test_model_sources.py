@@ -98,6 +98,11 @@ def test_a_folder_beside_the_inventory(tmp_path: Path) -> None:
         resolve_model("Qwen/Qwen3-8Bb", base=tmp_path)
 
 
+def test_a_service_is_not_planned_from_a_name_alone_but_told_what_it_says() -> None:
+    with pytest.raises(UnknownNameError, match="Its name says Qwen/Qwen3-32B in awq"):
+        resolve_model("acme/Qwen3-32B-AWQ-4bit")
+
+
 def test_the_hub_cache_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--acme--x" / "snapshots" / "abc"
