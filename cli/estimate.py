@@ -79,7 +79,7 @@ def estimate(
         language_model_only=language_model_only,
     )  # fmt: skip
     load = _load(input_len, output_len, concurrency, request_rate, prefix_hit)
-    facts, assumed = _model(model, tp, quantization, online=online, quiet=as_json)
+    facts, assumed = _model(model, shape, quantization, online=online, quiet=as_json)
     if gpu == "all":
         return _all_gpus(facts, shape, options, assumed, as_json)
     return _one_gpu(facts, _gpu(gpu, gpu_memory_gib, calibration, facts), shape, options, load, assumed, as_json)
@@ -148,11 +148,13 @@ def _partition(text: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _model(name: str, tp: int, quantization: str | None, *, online: bool, quiet: bool) -> tuple[Model, str | None]:
+def _model(
+    name: str, shape: Shape, quantization: str | None, *, online: bool, quiet: bool
+) -> tuple[Model, str | None]:
     """And what was assumed of it. Raises InputError also where TP does not divide it."""
     found, assumed = _found(name, online=online)
-    if problem := found.tp_problem(tp, quantization):
-        raise InputError(problem, hint=_tp_hint(found, quantization))
+    if problem := found.tp_problem(shape.tp, quantization, ep=shape.ep):
+        raise InputError(problem, hint=_tp_hint(found, quantization, shape))
     if assumed and not quiet:
         typer.echo(f"note: {assumed}.", err=True)
     return found, assumed
@@ -176,9 +178,11 @@ def _found(name: str, *, online: bool) -> tuple[Model, str | None]:
             return replace(read_model(config), name=name), None
 
 
-def _tp_hint(model: Model, quantization: str | None) -> str:
-    possible = (str(tp) for tp in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 32) if not model.tp_problem(tp, quantization))
-    return f"Possible are {', '.join(possible)}."
+def _tp_hint(model: Model, quantization: str | None, shape: Shape) -> str:
+    usual = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 32)
+    possible = (str(tp) for tp in usual if not model.tp_problem(tp, quantization, ep=shape.ep))
+    whole = not shape.ep and not model.tp_problem(shape.tp, quantization, ep=True)
+    return f"Possible are {', '.join(possible)}." + (f" With --ep, {shape.tp} too." if whole else "")
 
 
 def _gpu(name: str, memory_gib: float | None, calibration: Path | None, model: Model) -> Gpu:

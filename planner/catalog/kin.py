@@ -22,7 +22,7 @@ ENDINGS: tuple[tuple[str, str], ...] = (
     (r"(?:awq(?:[-_](?:int4|4bit|marlin|w4a16))?|(?:int4|4bit|w4a16)[-_]awq)", "awq"),
     (r"(?:gptq[-_]?(?:int8|8bit)|w8a16|(?:int8|8bit)[-_]gptq)", "gptq-int8"),
     (r"(?:gptq(?:[-_]?(?:int4|4bit|marlin))?|(?:int4|4bit)[-_](?:gptq|autoround))", "gptq-int4"),
-    (r"(?:auto[-_]?round(?:[-_](?:int4|4bit|w4a16))?|w4a16(?:[-_]g128)?|int4)", "gptq-int4"),
+    (r"(?:auto[-_]?round(?:[-_](?:int4|4bit|w4a16))?|(?:qat[-_])?w4a16(?:[-_](?:g128|ct))?|int4)", "gptq-int4"),
     (r"(?:int8[-_]w8a8|w8a8(?:[-_]int8)?|int8)", "int8"),
     (r"(?:bnb(?:[-_](?:4bit|nf4))?|unsloth[-_]bnb[-_]4bit|nf4)", "bitsandbytes"),
     (r"(?:bf16|fp16|hf)", ""),

@@ -99,7 +99,7 @@ def _shape(demand: Demand, placement: Placement, where: str) -> Shape:
             f"{where}: pp_partition {list(shape.pp_partition)} does not cut {layers}",
             hint=f"{shape.pp} numbers that add up to {demand.model.num_layers}",
         )
-    problem = demand.model.tp_problem(shape.tp)
+    problem = demand.model.tp_problem(shape.tp, ep=shape.ep)
     if problem:
         raise PlanError(f"{where}: {problem}")
     return shape

@@ -63,7 +63,7 @@ def _shorter(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions) -> in
 def _wider(model: Model, shape: Shape, options: EngineOptions) -> int | None:
     tp = shape.tp * 2
     while tp <= LARGEST_TP:
-        if model.tp_problem(tp, options.quantization) is None:
+        if model.tp_problem(tp, options.quantization, ep=shape.ep) is None:
             return tp
         tp *= 2
     return None

@@ -30,7 +30,7 @@ def estimate(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions) -> Me
         for t in range(shape.tp)
     )
     tightest = min(ranks, key=lambda rank: rank.budget.kv_available_gib)
-    reason = s.model.tp_problem(shape.tp) or _reason(s, available, pool, tightest.budget)
+    reason = s.model.tp_problem(shape.tp, ep=shape.ep) or _reason(s, available, pool, tightest.budget)
     return Memory(reason is None, reason, ranks, kv.kv_cache(s, available, pool), tightest.budget)
 
 

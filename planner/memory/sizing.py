@@ -36,7 +36,7 @@ def size(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions, *, margin
         for t in range(shape.tp)
     )
     tightest = min(ranks, key=lambda rank: rank.budget.slack_gib)
-    reason = s.model.tp_problem(shape.tp) or _reason(s, free, pool, tightest.budget, margin)
+    reason = s.model.tp_problem(shape.tp, ep=shape.ep) or _reason(s, free, pool, tightest.budget, margin)
     return Memory(reason is None, reason, ranks, kv.kv_cache(s, given, pool), tightest.budget)
 
 

@@ -163,11 +163,14 @@ class Model:
         """All layers, in the limit of a long context: windows, chunks and recurrent states cost nothing there."""
         return sum(times * _token_bytes(layer, bytes_per_element) for layer, times in _distinct(self))
 
-    def tp_problem(self, tp: int, precision: str | None = None) -> str | None:
-        """Why this tensor parallelism is impossible (in a precision; None: the checkpoint's own), or None."""
+    def tp_problem(self, tp: int, precision: str | None = None, *, ep: bool = False) -> str | None:
+        """Why this tensor parallelism is impossible (in a precision; None: the checkpoint's own), or None.
+
+        `ep`: experts are whole on their ranks, so that nothing of them is cut.
+        """
         from llmfleet.planner.model.precision import at_precision
 
-        return _tp_problem(at_precision(self, precision)[0] if precision else self, tp)
+        return _tp_problem(at_precision(self, precision)[0] if precision else self, tp, ep)
 
 
 def distinct_layers(layers: Iterable[Layer]) -> dict[Layer, int]:
@@ -220,14 +223,14 @@ def _token_bytes(layer: Layer, element: float) -> float:
     return total
 
 
-def _tp_problem(model: Model, tp: int) -> str | None:
+def _tp_problem(model: Model, tp: int, ep: bool) -> str | None:
     if tp < 1:
         return f"TP{tp}: tensor parallelism is 1 or more"
     if model.num_heads % tp:
         return f"TP{tp} does not divide {model.num_heads} attention heads"
     if model.num_kv_heads and model.num_kv_heads % tp and tp % model.num_kv_heads:
         return f"TP{tp} neither divides nor is a multiple of {model.num_kv_heads} KV heads"
-    cut = [weight for layer, _ in _distinct(model) for weight in layer.weights]
+    cut = [weight for layer, _ in _distinct(model) for weight in layer.weights if not (ep and weight.experts)]
     for weight in (*cut, *model.first, *model.last) if tp > 1 else ():
         problem = _split_problem(weight, tp)
         if problem:

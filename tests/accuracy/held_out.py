@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
+from llmfleet.planner.catalog import catalog
 from tests.accuracy.rows import HELD_OUT, Row, read
 
 TITLE = f"{'part':<50} {'untouched':>12} {'now':>12}"
@@ -28,7 +29,9 @@ def table() -> list[str]:
 
 
 def figures(row: Row) -> dict[str, float | bool]:
-    """Relative and signed; None of them where the log lacks what it takes."""
+    """Relative and signed; none of them where the log lacks what it takes, or the catalogue the model."""
+    if catalog().model(row.facts["model"]) is None:
+        return {"refused": True}
     known = row.gpu_known
     cache = row.kv_error() if known else None
     found = {

@@ -52,13 +52,15 @@ Mended by mechanism, each from the engine's source or what it prints, none by a 
 recurrent layers holds one more state where prefix caching is asked for (`--enable-prefix-caching`); the wording of
 "GPU KV cache size" changed with 0.21 and CUDA graphs count since 0.20, one release later and earlier than was thought;
 0.8 prints tokens over length as concurrency; Qwen3's experts have embedding and head on every pipeline stage; a GB10
-gets the small batch defaults, because NVML does not tell its memory. One GPU and two models were not in the catalogue.
+gets the small batch defaults, because NVML does not tell its memory; whole experts (`--ep`) need not divide by TP. One
+GPU and five models were not in the catalogue.
 Of Llama 3.1 405B the checkpoint of the day is compared: it had each KV head twice. Not understood: Qwen3-32B on RTX
 PRO 6000 with 0.27, whose overhead is 1.7 GiB with TP 2 and 3.9 GiB with TP 1 (predicted 3.9 with both);
- `gpt-oss-120b` on H100, where one
-build of 0.10 took Marlin's layout and one of 0.14 Triton's, while others of these releases took the other one; GB10's
-KV bytes, which depend on what else its shared memory holds. Many logs do not name their GPU: of those only weights and
-arithmetic are compared.
+`gpt-oss-120b` on H100, where one build of 0.10 took Marlin's layout and one of 0.14 Triton's, while others of these
+releases took the other one; GB10's KV bytes, which depend on what else its shared memory holds. Not told by any flag:
+whether FlashInfer samples before 0.17, which it does where it is installed; with it 1 GiB more is left (the six A100
+logs of 0.10.1), and a low `--gpu-memory-utilization` makes much of that. On WSL2 0.26 did not take its CUDA graphs
+off. Many logs do not name their GPU: of those only weights and arithmetic are compared.
 
 ### The same arithmetic against vLLM itself
 

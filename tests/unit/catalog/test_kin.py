@@ -29,6 +29,7 @@ IDS = ("Qwen/Qwen3-32B", "google/gemma-3-27b-it", "meta-llama/Llama-3.3-70B-Inst
         ("acme/Qwen3-32B-GPTQ-Int8", "Qwen/Qwen3-32B", "gptq-int8"),
         ("Intel/Qwen3-32B-int4-AutoRound", "Qwen/Qwen3-32B", "gptq-int4"),
         ("RedHatAI/Qwen3-32B-quantized.w4a16", "Qwen/Qwen3-32B", "gptq-int4"),
+        ("google/gemma-3-27b-it-qat-w4a16-ct", "google/gemma-3-27b-it", "gptq-int4"),
         ("RedHatAI/Qwen3-32B-quantized.w8a8", "Qwen/Qwen3-32B", "int8"),
         ("unsloth/gemma-3-27b-it-unsloth-bnb-4bit", "google/gemma-3-27b-it", "bitsandbytes"),
     ],

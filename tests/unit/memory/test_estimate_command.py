@@ -60,6 +60,14 @@ def test_a_name_that_speaks_of_a_known_model_is_taken_for_it_and_that_is_said(
     assert main(["estimate", "--model", "acme/nobody-9B", *flags]) == 2
 
 
+def test_whole_experts_need_no_even_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """vLLM itself asks for it where blocks of FP8 do not divide: Qwen3 235B on eight L40S starts with it only."""
+    flags = ("--model", "Qwen/Qwen3-235B-A22B-FP8", "--gpu", "L40S", "--tp", "8", "--max-model-len", "4096")
+    assert main(["estimate", *flags]) == 2
+    assert "Possible are 1, 2, 4. With --ep, 8 too." in capsys.readouterr().err
+    assert answer(capsys, *flags, "--ep", "--vllm-version", "0.10.2")["fits"] is True
+
+
 def test_what_does_not_fit_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     document = answer(capsys, "--model", "Qwen/Qwen1.5-72B-Chat", "--gpu", "H100")
     assert document["fits"] is False
