@@ -14,6 +14,7 @@ from llmfleet.planner.catalog.types import Gpu
 from llmfleet.planner.errors import FleetError, InputError, UnknownNameError
 from llmfleet.planner.memory.estimate import estimate as budget
 from llmfleet.planner.memory.types import EngineOptions, Memory, Shape
+from llmfleet.planner.model.precision import meant
 from llmfleet.planner.speed.instance import Load, instance_speed
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def estimate(
         language_model_only=language_model_only,
     )  # fmt: skip
     load = _load(input_len, output_len, concurrency, request_rate, prefix_hit)
-    facts, assumed = _model(model, shape, quantization, online=online, quiet=as_json)
+    facts, options, assumed = _model(model, shape, options, online=online, quiet=as_json)
     if gpu == "all":
         return _all_gpus(facts, shape, options, assumed, as_json)
     return _one_gpu(facts, _gpu(gpu, gpu_memory_gib, calibration, facts), shape, options, load, assumed, as_json)
@@ -149,15 +150,19 @@ def _partition(text: str | None) -> tuple[int, ...] | None:
 
 
 def _model(
-    name: str, shape: Shape, quantization: str | None, *, online: bool, quiet: bool
-) -> tuple[Model, str | None]:
-    """And what was assumed of it. Raises InputError also where TP does not divide it."""
+    name: str, shape: Shape, options: EngineOptions, *, online: bool, quiet: bool
+) -> tuple[Model, EngineOptions, str | None]:
+    """With the options as this checkpoint takes them and what was assumed of it.
+
+    Raises InputError also where TP does not divide it.
+    """
     found, assumed = _found(name, online=online)
+    quantization = meant(found, options.quantization)
     if problem := found.tp_problem(shape.tp, quantization, ep=shape.ep):
         raise InputError(problem, hint=_tp_hint(found, quantization, shape))
     if assumed and not quiet:
         typer.echo(f"note: {assumed}.", err=True)
-    return found, assumed
+    return found, replace(options, quantization=quantization), assumed
 
 
 def _found(name: str, *, online: bool) -> tuple[Model, str | None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
-from llmfleet.planner.errors import UnknownNameError
+from llmfleet.planner.errors import InputError, UnknownNameError
 from llmfleet.planner.model import storage
 from llmfleet.planner.model.gguf import GGUF_TYPES, as_gguf
 from llmfleet.planner.model.storage import DTYPES, Format
@@ -26,6 +26,33 @@ METHODS: dict[str, Format] = {
     "mxfp8": storage.mxfp8(),
     **dict.fromkeys(("bitsandbytes", "bnb", "nf4"), storage.nf4()),
 }
+
+# vLLM's names for how a checkpoint keeps its weights, with the beginning of ours that they may stand for: where it is
+# kept so, they change nothing of it (vllm/model_executor/layers/quantization/__init__.py).
+KEPT = {
+    **dict.fromkeys(("compressed-tensors", "modelopt", "modelopt_mixed", "quark", "torchao", "moe_wna16"), ""),
+    **dict.fromkeys(("auto-round", "auto_round", "inc"), ""),
+    **dict.fromkeys(("gptq", "gptq_marlin"), "gptq"),
+    **dict.fromkeys(("awq", "awq_marlin"), "awq"),
+    "modelopt_fp4": "nvfp4",
+}
+
+
+def meant(model: Model, name: str | None) -> str | None:
+    """What an engine's `--quantization` says beyond the checkpoint: None where it only names what that has already.
+
+    Raises InputError for a name that says nothing of bits where the checkpoint does not say it either.
+    """
+    key, native = (name or "").lower(), model.native_quantization
+    if key in KEPT and native is not None and native.startswith(KEPT[key]):
+        return None
+    if key in KEPT and key not in METHODS:
+        raise InputError(
+            f"--quantization {name} says how a checkpoint keeps its weights, not in how many bits, "
+            f"and what is known of {model.name} has none of its own",
+            hint="As if quantized: fp8, int8, awq, gptq-int4, nvfp4, mxfp4.",
+        )
+    return name
 
 
 def known_precisions() -> tuple[str, ...]:

@@ -42,6 +42,11 @@ FOLDER = files("llmfleet.planner.catalog")
         ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-PRO-6000"),
         ("910B", "Ascend-910B2"),
         ("NVIDIA B200", "B200"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "RTX-PRO-6000-MAX-Q"),
+        ("NVIDIA RTX PRO 5000 Blackwell", "RTX-PRO-5000"),
+        ("NVIDIA GeForce RTX 4080 SUPER", "RTX-4080-SUPER"),
+        ("Quadro RTX 8000", "RTX-8000-Turing"),
+        ("7900 XTX", "RX-7900-XTX"),
     ],
 )
 def test_gpus_by_the_names_that_drivers_and_people_use(spelled: str, name: str) -> None:

@@ -60,6 +60,23 @@ def test_a_name_that_speaks_of_a_known_model_is_taken_for_it_and_that_is_said(
     assert main(["estimate", "--model", "acme/nobody-9B", *flags]) == 2
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("RedHatAI/Qwen3-14B-FP8-dynamic", "compressed-tensors"),
+        ("nvidia/Qwen3.6-35B-A3B-NVFP4", "modelopt"),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "gptq_marlin"),
+        ("Qwen/Qwen3-14B-AWQ", "awq_marlin"),
+        ("acme/Qwen3-8B-int4-AutoRound", "auto-round"),
+    ],
+)
+def test_an_engines_name_for_how_a_checkpoint_is_kept_changes_nothing(
+    model: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model", model, "--gpu", "H100", "--max-model-len", "4096")
+    assert answer(capsys, *flags, "--quantization", name) == answer(capsys, *flags)
+
+
 def test_whole_experts_need_no_even_cut(capsys: pytest.CaptureFixture[str]) -> None:
     """vLLM itself asks for it where blocks of FP8 do not divide: Qwen3 235B on eight L40S starts with it only."""
     flags = ("--model", "Qwen/Qwen3-235B-A22B-FP8", "--gpu", "L40S", "--tp", "8", "--max-model-len", "4096")
@@ -123,6 +140,7 @@ def test_encoders_have_no_cache(capsys: pytest.CaptureFixture[str]) -> None:
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--pp", "2", "--pp-partition", "a,b"), "whole numbers"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--vllm-version", "new"), "no vLLM version"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--quantization", "q"), "no known precision"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--quantization", "compressed-tensors"), "not in how many bits"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--max-model-len", "-5"), "max_model_len is -5"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--concurrency", "2", "--request-rate", "1"), "exclude"),
     ],
