@@ -47,6 +47,13 @@ faster than the cards' arithmetic allows (cached before), a GPU or an option tha
 
 {fresh}
 
+Mended of these: all-reduces over PCIe. Not understood, or told by no flag: TTFT of clients in a loop. With few
+requests a client and answers of one length, prompts come all at once, wave by wave, and what is measured then is
+about the time of all prompts at once (1.1 times in the median of 43 runs); the largest set of the first table has a
+third of that. The figure that is printed lies between. The rig with four RTX 3090 runs them at 220 W on PCIe 3.0; on
+B200 a hybrid model's first tokens come far later than its work takes; and requests at a rate near what two H200
+machines can do differ by 40 % between their hosts.
+
 What lies furthest off of these:
 
 | run | shape | tokens | load | TPOT predicted | measured | |
