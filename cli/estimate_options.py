@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+UNITS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20}
+
+
+def whole(text: str) -> int:
+    """A number as vLLM takes it: 32k is 32 000, 32K is 32 768 (vllm/engine/arg_utils.py:human_readable_int)."""
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kKmM]?)", text)
+    number = float(found[1]) * UNITS[found[2]] if found else 0.5
+    if number != int(number):
+        raise typer.BadParameter(f"{text!r} is no whole number, such as 32768, 32K or 32k.")
+    return int(number)
+
 
 ModelName = Annotated[
     str | None,
@@ -22,9 +35,16 @@ GpuName = Annotated[
     ),
 ]
 GpuMemory = Annotated[float | None, typer.Option("--gpu-memory-gib", help="What CUDA shows as the total.")]
-Tp = Annotated[int, typer.Option("--tp", help="Tensor parallelism.")]
-Pp = Annotated[int, typer.Option("--pp", help="Pipeline parallelism.")]
-Ep = Annotated[bool, typer.Option("--ep/--no-ep", help="Whole experts on each rank.")]
+Tp = Annotated[int, typer.Option("--tp", "-tp", "--tensor-parallel-size", help="Tensor parallelism.")]
+Pp = Annotated[int, typer.Option("--pp", "-pp", "--pipeline-parallel-size", help="Pipeline parallelism.")]
+Ep = Annotated[
+    bool,
+    typer.Option(
+        "--ep/--no-ep",
+        "--enable-expert-parallel/--no-enable-expert-parallel",
+        help="Whole experts on each rank.",
+    ),
+]
 PpPartition = Annotated[str | None, typer.Option("--pp-partition", metavar="N,N,…", help="Layers of each stage.")]
 Quantization = Annotated[str | None, typer.Option("--quantization", help="As if quantized so: fp8, awq, gptq-int4, …")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, bfloat16, float16, float32.")]
@@ -32,9 +52,15 @@ KvCacheDtype = Annotated[str | None, typer.Option("--kv-cache-dtype", help="auto
 Utilization = Annotated[
     float | None, typer.Option("--gpu-memory-utilization", help="Part of the GPU that vLLM may take.")
 ]
-MaxModelLen = Annotated[int | None, typer.Option("--max-model-len", help="Longest prompt and answer, in tokens.")]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option("--max-model-len", parser=whole, metavar="N", help="Longest prompt and answer, in tokens."),
+]
 MaxNumSeqs = Annotated[int | None, typer.Option("--max-num-seqs", help="Requests in one batch.")]
-MaxNumBatchedTokens = Annotated[int | None, typer.Option("--max-num-batched-tokens", help="Tokens in one batch.")]
+MaxNumBatchedTokens = Annotated[
+    int | None,
+    typer.Option("--max-num-batched-tokens", parser=whole, metavar="N", help="Tokens in one batch."),
+]
 BlockSize = Annotated[int | None, typer.Option("--block-size", help="Tokens of a KV block.")]
 PrefixCaching = Annotated[
     bool | None,

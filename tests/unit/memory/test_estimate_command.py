@@ -77,6 +77,25 @@ def test_an_engines_name_for_how_a_checkpoint_is_kept_changes_nothing(
     assert answer(capsys, *flags, "--quantization", name) == answer(capsys, *flags)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (("--tensor-parallel-size", "2"), ("--tp", "2")),
+        (("-tp", "2"), ("--tp", "2")),
+        (("--pipeline-parallel-size", "2"), ("--pp", "2")),
+        (("--enable-expert-parallel", "--tp", "4"), ("--ep", "--tp", "4")),
+        (("--max-model-len", "8K"), ("--max-model-len", "8192")),
+        (("--max-model-len", "8k"), ("--max-model-len", "8000")),
+        (("--max-num-batched-tokens", "1.5k"), ("--max-num-batched-tokens", "1500")),
+    ],
+)
+def test_options_may_be_copied_from_the_engines_command_line(
+    theirs: tuple[str, ...], ours: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model", "Qwen/Qwen3-30B-A3B", "--gpu", "H100")
+    assert answer(capsys, *flags, *theirs) == answer(capsys, *flags, *ours)
+
+
 def test_whole_experts_need_no_even_cut(capsys: pytest.CaptureFixture[str]) -> None:
     """vLLM itself asks for it where blocks of FP8 do not divide: Qwen3 235B on eight L40S starts with it only."""
     flags = ("--model", "Qwen/Qwen3-235B-A22B-FP8", "--gpu", "L40S", "--tp", "8", "--max-model-len", "4096")
@@ -142,6 +161,7 @@ def test_encoders_have_no_cache(capsys: pytest.CaptureFixture[str]) -> None:
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--quantization", "q"), "no known precision"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--quantization", "compressed-tensors"), "not in how many bits"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--max-model-len", "-5"), "max_model_len is -5"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--max-model-len", "8.5"), "no whole number"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--concurrency", "2", "--request-rate", "1"), "exclude"),
     ],
 )
