@@ -82,11 +82,11 @@ def common_engine(
 ) -> list[tuple[list[NodeClass], EngineChoice]]:
     """For each vLLM release the classes that run it in one precision, where they are not those of a newer one already.
 
-    A pipeline has one release and one precision on all its nodes.
+    A pipeline has one release and one precision on all its nodes: an old one where an old GPU takes part.
     """
     found: list[tuple[list[NodeClass], EngineChoice]] = []
     for release in (r for r in catalog.releases if r.engine == "vllm"):
-        able = [c for c in classes if _suits(release, c.gpu, service) and _installs(release, c)]
+        able = [c for c in classes if _suits(release, c.gpu, service, shared=True) and _installs(release, c)]
         for rank, precision in enumerate(_precisions(service, model, "vllm", catalog)):
             members = [c for c in able if not precision_problem(precision, release, c.gpu, catalog)]
             if members and not any(set(members) <= set(others) for others, _ in found):
@@ -166,11 +166,12 @@ def _release(
     return release, pinned or release.version, ""
 
 
-def _suits(release: EngineRelease, gpu: Gpu, service: Service) -> bool:
+def _suits(release: EngineRelease, gpu: Gpu, service: Service, *, shared: bool = False) -> bool:
+    """`shared`: with older GPUs that no newer release runs on."""
     capability = gpu.compute_capability
     if gpu.vendor not in release.vendors or service.task not in release.tasks:
         return False
-    low, high = release.min_capability, release.max_capability
+    low, high = release.min_capability, (shared and release.built_to) or release.max_capability
     if capability is None:
         return low is None
     return (low is None or capability >= low) and (high is None or capability <= high)

@@ -79,6 +79,7 @@ def release(_: str, raw: Mapping[str, Any]) -> EngineRelease:
         tasks=tuple(known["tasks"]),
         min_capability=capability(known.get("min_capability")),
         max_capability=capability(known.get("max_capability")),
+        built_to=capability(known.get("built_to")),
         image=known.get("image"),
         precisions=tuple(known.get("precisions", ())),
         note=known.get("note", ""),

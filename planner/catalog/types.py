@@ -80,6 +80,7 @@ class EngineRelease:
     tasks: tuple[Task, ...]
     min_capability: tuple[int, int] | None = None
     max_capability: tuple[int, int] | None = None
+    built_to: tuple[int, int] | None = None  # it runs on newer GPUs too, which a newer release serves better
     image: str | None = None
     precisions: tuple[str, ...] = ()  # it can compute or store weights in; narrowed further by the GPU
     note: str = ""  # for the plan's reasons: why this release, e.g. "the last release built for compute capability 7.0"

@@ -6,6 +6,7 @@ joins one pipeline or none; moves between them are tried as in annealing, with a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from random import Random
 
 ROUNDS = 2_500
 FILLS = (1.0, 0.85, 0.7, 0.55, 0.4)  # how much of what a stage could hold it may be given
-KEPT = 24  # sets that are simulated
+KEPT = 24  # sets that are simulated, of each number of pipelines as many
 NEAR_BEST = 0.75  # of the best score: the formula is not as good as the simulation
 START_HEAT, END_HEAT = 0.05, 0.0005  # of the score that a move may cost
 
@@ -44,6 +45,7 @@ class Chain:
 
 
 Composition = tuple[int, ...]  # nodes of each kind
+Counts = tuple[tuple[tuple[str, tuple[int, ...]], ...], int]  # of alike pipelines
 Rate = Callable[[Sequence[tuple[str, tuple[int, ...]]]], float]
 
 
@@ -52,6 +54,18 @@ def chains(kinds: Sequence[Kind], layers: int, rate: Rate, edge: int) -> list[li
 
     `rate` of a pipeline's nodes with their layers, requests/s; `edge`: layers that embedding or head are as large as.
     """
+    best = _best(kinds, layers, rate, edge)
+    room = sum(k.count * k.stages * k.most for k in kinds)
+    most = min(room // layers, sum(k.count for k in kinds))
+    several: dict[frozenset[Counts], list[Chain]] = {}
+    for count in range(1, most + 1):
+        new = {_counts(found): found for found in _annealed(kinds, count, best)}
+        several |= dict([(key, found) for key, found in new.items() if key not in several][: -(-KEPT // most)])
+    return sorted(several.values(), key=lambda found: -sum(c.rate for c in found))
+
+
+def _best(kinds: Sequence[Kind], layers: int, rate: Rate, edge: int) -> Callable[[Composition], Chain | None]:
+    """The best cut of a composition."""
 
     @cache
     def best(composition: Composition) -> Chain | None:
@@ -59,10 +73,12 @@ def chains(kinds: Sequence[Kind], layers: int, rate: Rate, edge: int) -> list[li
         found = [Chain(tuple(c), rate(c)) for c in dict.fromkeys(map(tuple, options))]
         return max(found, key=lambda c: c.rate, default=None)
 
-    room = sum(k.count * k.stages * k.most for k in kinds)
-    most = min(room // layers, sum(k.count for k in kinds))
-    several = [found for n in range(1, most + 1) for found in _annealed(kinds, n, best)]
-    return sorted(several, key=lambda found: -sum(c.rate for c in found))[:KEPT]
+    return best
+
+
+def _counts(found: Sequence[Chain]) -> frozenset[Counts]:
+    """What tells sets apart: how many pipelines there are of each kind."""
+    return frozenset(Counter(c.nodes for c in found).items())
 
 
 def _annealed(kinds: Sequence[Kind], count: int, best: Callable[[Composition], Chain | None]) -> list[list[Chain]]:
@@ -93,7 +109,7 @@ def _annealed(kinds: Sequence[Kind], count: int, best: Callable[[Composition], C
         else:
             groups[giver][kind] += moved
             groups[taker][kind] -= moved
-    found = sorted(tops, key=lambda groups: -tops[groups])[:KEPT]
+    found = sorted(tops, key=lambda groups: -tops[groups])
     return [[c for g in groups if (c := best(g))] for groups in found if tops[groups] > 0]
 
 

@@ -10,6 +10,7 @@ from tests.unit.planning.fleets import inventory, models, planned
 
 from llmfleet.planner.candidates.chains import chain_candidates
 from llmfleet.planner.candidates.demand import demand_of
+from llmfleet.planner.candidates.engines import common_engine
 from llmfleet.planner.candidates.node_classes import node_classes
 from llmfleet.planner.catalog import catalog
 from llmfleet.planner.pipelines.search import Kind, chains
@@ -83,3 +84,37 @@ def test_two_pipelines_where_there_is_room_for_two() -> None:
     best = chains(kinds, 80, lambda nodes: float(len(nodes) >= 4), 1)[0]
     assert len(best) == 2
     assert all(sum(c.layers) == 80 for c in best)
+
+
+def test_sets_of_every_number_of_pipelines_are_simulated_and_none_twice() -> None:
+    kinds = [Kind("a", 4, 1, 30, 0.001), Kind("b", 4, 1, 30, 0.001)]
+    found = chains(kinds, 80, lambda nodes: 1 / len(nodes), 1)
+    assert {len(each) for each in found} == {1, 2}
+    kept = [sorted(c.nodes for c in each) for each in found]
+    assert all(kept.count(each) == 1 for each in kept)
+
+
+OLD_AND_NEW = """
+cluster: old
+nodes:
+  - {name: "l40s-[0-1]", host: "10.0.1.[0-1]", gpus: 1 x L40S}
+  - {name: "v100-[0-3]", host: "10.0.2.[0-3]", gpus: 1 x V100-32G}
+services:
+  - {name: chat, model: Qwen/Qwen2.5-72B-Instruct, traffic: {rate: 0.1, input: {mean: 500}, output: {mean: 100}}}
+"""
+
+
+def test_a_pipeline_with_old_nodes_runs_the_last_release_for_them_on_all() -> None:
+    (one,) = planned(OLD_AND_NEW).instances
+    assert {n.split("-")[0] for n in one.nodes} == {"l40s", "v100"}
+    assert one.engine_version == "0.19.1"
+
+
+def test_alone_new_nodes_have_the_newest_release() -> None:
+    fleet = inventory(OLD_AND_NEW)
+    classes = node_classes(fleet, catalog(), {})
+    found = common_engine(fleet.services[0], models(fleet)["chat"], classes, catalog())
+    by_version = {engine.version: {c.name for c in members} for members, engine in found}
+    newest = catalog().releases[0].version
+    assert by_version[newest] == {"l40s"}
+    assert by_version["0.19.1"] == {"l40s", "v100"}
