@@ -21,7 +21,7 @@ def instance_reason(decision: Decision, c: Candidate) -> str:
     """Shape, room, place, engine: in the order in which one would ask."""
     options = decision.options.get(c.service, NONE)
     shape = [f"{_shape(c)}, as the inventory says"] if c.demand.service.placement else _width(c, options)
-    shape = _chain(c) if c.stages else shape
+    shape = _chain(c, options) if c.stages else shape
     sentences = [*shape, _room(c), _place(decision, c), _engine(c)]
     return " ".join(f"{_capital(s)}." for s in sentences if s)
 
@@ -34,7 +34,7 @@ def _width(c: Candidate, options: Options) -> list[str]:
     return [f"{_shape(c)}: {_speed(c)}", _narrower(c, options), _wider(c, options)]
 
 
-def _chain(c: Candidate) -> list[str]:
+def _chain(c: Candidate, options: Options) -> list[str]:
     """Of a pipeline over unlike nodes: who holds what."""
     layers, parts = list(c.shape.pp_partition or ()), []
     for take in c.stages:
@@ -42,7 +42,8 @@ def _chain(c: Candidate) -> list[str]:
         held, layers = layers[:stages], layers[stages:]
         each = f"{min(held)}" if min(held) == max(held) else f"{min(held)} to {max(held)}"
         parts.append(f"{take.nodes} × {take.node_class.name} with {each} layer{'s' * (max(held) > 1)} a stage")
-    over = f"{c.label} over nodes of {len(c.stages)} classes, as no node holds the model: {', '.join(parts)}"
+    why = "no node holds" if all(o.span > 1 or o.stages for o in options.candidates) else "none of these nodes holds"
+    over = f"{c.label} over nodes of {len(c.stages)} classes, as {why} the model: {', '.join(parts)}"
     return [over, _speed(c)]
 
 

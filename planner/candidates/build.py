@@ -63,6 +63,30 @@ def options_of(demand: Demand, classes: Iterable[NodeClass], catalog: Catalog) -
     return Options(tuple(worthy), tuple(rejected), tuple(pruned))
 
 
+def more_pipelines(
+    demand: Demand, options: Options, classes: Iterable[NodeClass], idle: frozenset[str], catalog: Catalog
+) -> list[Candidate]:
+    """For a fleet that is short. `idle`: classes with nodes that nothing runs on.
+
+    Smaller pipelines where there are any; where single nodes hold the model, pipelines over idle ones that do not.
+    """
+    open_to_it = [c for c in classes if demand.service.name not in c.closed]
+    if any(c.stages for c in options.candidates):
+        return _sparing(demand, open_to_it, catalog)
+    held = {c.node_class.name for c in options.candidates}
+    rest = [c for c in open_to_it if c.name in idle and c.name not in held]
+    alike = [c for node_class in rest for c in _over_nodes(demand, node_class, catalog)]
+    return alike + _over_classes(demand, rest, catalog) + _sparing(demand, rest, catalog)
+
+
+def _sparing(demand: Demand, classes: Sequence[NodeClass], catalog: Catalog) -> list[Candidate]:
+    if len(classes) < 2 or sum(len(c.nodes) for c in classes) > MOST_CHAINED:
+        return []
+    from llmfleet.planner.candidates.chains import sparing_chains
+
+    return sparing_chains(demand, classes, catalog)
+
+
 def _beside(c: Candidate, found: Iterable[Candidate]) -> bool:
     """Whether it is a pipeline for what tensor parallelism leaves of a node: no rival of what leaves it."""
     return c.shape.pp > 1 and any(o.shape.pp == 1 and o.node_class is c.node_class for o in found)

@@ -17,7 +17,7 @@ from llmfleet.planner.memory.chains import size_chain, stage_room
 from llmfleet.planner.memory.settings import resolve
 from llmfleet.planner.memory.types import GIB, EngineOptions, Memory, Shape
 from llmfleet.planner.memory.weights import rank_weights
-from llmfleet.planner.pipelines.search import Chain, Kind, chains
+from llmfleet.planner.pipelines.search import Chain, Kind, chains, smallest
 from llmfleet.planner.pipelines.simulation import FULL, TOGETHER, simulated_rate
 from llmfleet.planner.pipelines.steps import ChainSteps, chain_steps
 from llmfleet.planner.speed.batching import batching
@@ -42,6 +42,14 @@ def chain_candidates(demand: Demand, classes: Sequence[NodeClass], catalog: Cata
             made = [c for chain in chosen if (c := line.candidate(chain)) is not None]
             found.append((sum(simulated_rate(c) for c in made), made))
     return max(found, key=lambda pair: pair[0], default=(0.0, []))[1]
+
+
+def sparing_chains(demand: Demand, classes: Sequence[NodeClass], catalog: Catalog) -> list[Candidate]:
+    """Smaller pipelines than the best, which leave nodes to other services or take what others leave."""
+    if demand.model.task != "generate":
+        return []
+    lines = [_Line(demand, tuple(m), e) for m, e in common_engine(demand.service, demand.model, classes, catalog)]
+    return [c for line in lines for chain in line.sparing() if (c := line.candidate(chain)) is not None]
 
 
 @dataclass(frozen=True)
@@ -92,14 +100,19 @@ class _Line:
     def nic_bits_s(self) -> float:
         return min(c.nic_bits_s or DEFAULT_NIC_BITS_S for c in self.classes)
 
-    def best(self) -> list[list[Chain]]:
-        layers = self.demand.model.num_layers
-        kinds = [
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        return [
             Kind(c.name, len(c.nodes), len(c.free) // self.tp, most, self._layer_s(c.name))
             for c in self.classes
             if (most := self._most(c))
         ]
-        return chains(kinds, layers, self._rate, self._edge)
+
+    def best(self) -> list[list[Chain]]:
+        return chains(self.kinds, self.demand.model.num_layers, self._rate, self._edge)
+
+    def sparing(self) -> list[Chain]:
+        return smallest(self.kinds, self.demand.model.num_layers, self._rate, self._edge)
 
     def _layer_s(self, name: str) -> float:
         request = self.bucket.request

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmfleet.planner.candidates.build import Options, options_of
+from llmfleet.planner.candidates.build import Options, more_pipelines, options_of
 from llmfleet.planner.candidates.candidate import Candidate
 from llmfleet.planner.candidates.demand import Demand, demand_of
 from llmfleet.planner.candidates.node_classes import NodeClass, node_classes
@@ -54,17 +54,31 @@ def decide(inventory: Inventory, models: Mapping[str, Model], catalog: Catalog) 
     options = {d.service.name: options_of(d, classes, catalog) for d in free}
     candidates = [c for name in options for c in options[name].candidates]
     choice = choose(free, candidates, classes, inventory.policy, fallbacks)
-    if inventory.policy.share_gpus and choice.short and scarce(free, classes):
-        parts = [c for demand in free for c in parts_of(demand, classes, catalog)]
-        shared = choose(free, [*candidates, *parts], classes, inventory.policy, fallbacks) if parts else choice
-        choice = shared if shared.serves_more_than(choice) else choice
     chosen, left = _place(choice, classes, inventory.policy)
+    if choice.short:
+        more = _more(options, free, classes, left, inventory.policy, catalog)
+        other = choose(free, [*candidates, *more], classes, inventory.policy, fallbacks) if more else choice
+        if other.serves_more_than(choice):
+            choice = other
+            chosen, left = _place(choice, classes, inventory.policy)
     placed = tuple(_in_order([*pinned, *chosen], inventory))
     final = dict(Counter(p.candidate for p in placed))
     spreads = {d.service.name: spread(d, {c: n for c, n in final.items() if c.demand is d}) for d in demands}
     return Decision(
         inventory, catalog, demands, classes, options, placed, final, spreads, left, fallbacks, choice.proofs
     )
+
+
+def _more(
+    options: Mapping[str, Options], demands: Sequence[Demand], classes: tuple[NodeClass, ...],
+    left: Mapping[str, tuple[int, ...]], policy: Policy, catalog: Catalog,
+) -> list[Candidate]:  # fmt: skip
+    """Candidates that only matter where demand is not met: parts of GPUs, smaller pipelines, some over idle nodes."""
+    idle = frozenset(c.name for c in classes if any(len(left.get(node, ())) == len(c.free) for node in c.nodes))
+    found = [c for d in demands for c in more_pipelines(d, options[d.service.name], classes, idle, catalog)]
+    if policy.share_gpus and scarce(demands, classes):
+        found += [c for d in demands for c in parts_of(d, classes, catalog)]
+    return found
 
 
 def _place(

@@ -16,6 +16,7 @@ from random import Random
 
 ROUNDS = 2_500
 FILLS = (1.0, 0.85, 0.7, 0.55, 0.4)  # how much of what a stage could hold it may be given
+SPARING_FILLS = (1.0, 0.7)
 KEPT = 24  # sets that are simulated, of each number of pipelines as many
 NEAR_BEST = 0.75  # of the best score: the formula is not as good as the simulation
 START_HEAT, END_HEAT = 0.05, 0.0005  # of the score that a move may cost
@@ -62,6 +63,27 @@ def chains(kinds: Sequence[Kind], layers: int, rate: Rate, edge: int) -> list[li
         new = {_counts(found): found for found in _annealed(kinds, count, best)}
         several |= dict([(key, found) for key, found in new.items() if key not in several][: -(-KEPT // most)])
     return sorted(several.values(), key=lambda found: -sum(c.rate for c in found))
+
+
+def smallest(kinds: Sequence[Kind], layers: int, rate: Rate, edge: int) -> list[Chain]:
+    """Pipelines that leave nodes to others, for each kind one that spares most of its nodes, and of the rest the slow.
+
+    At two fills: the smallest has hardly any cache.
+    """
+    best, found = _best(kinds, layers, rate, edge), {}
+    slow = sorted(range(len(kinds)), key=lambda i: -kinds[i].layer_s)
+    for fill in SPARING_FILLS:
+        for spared in range(len(kinds)):
+            composition = [k.count for k in kinds]
+            for kind in (spared, *(i for i in slow if i != spared)):
+                while composition[kind]:
+                    composition[kind] -= 1
+                    if _cut(kinds, tuple(composition), layers, fill, edge) is None:
+                        composition[kind] += 1
+                        break
+            if chain := best(tuple(composition)):
+                found[chain.nodes] = chain
+    return list(found.values())
 
 
 def _best(kinds: Sequence[Kind], layers: int, rate: Rate, edge: int) -> Callable[[Composition], Chain | None]:

@@ -13,7 +13,7 @@ from llmfleet.planner.candidates.demand import demand_of
 from llmfleet.planner.candidates.engines import common_engine
 from llmfleet.planner.candidates.node_classes import node_classes
 from llmfleet.planner.catalog import catalog
-from llmfleet.planner.pipelines.search import Kind, chains
+from llmfleet.planner.pipelines.search import Kind, chains, smallest
 from llmfleet.planner.pipelines.simulation import closed_loop
 from llmfleet.planner.pipelines.steps import ChainSteps
 from llmfleet.planner.speed.request import Request
@@ -118,3 +118,49 @@ def test_alone_new_nodes_have_the_newest_release() -> None:
     newest = catalog().releases[0].version
     assert by_version[newest] == {"l40s"}
     assert by_version["0.19.1"] == {"l40s", "v100"}
+
+
+SIX_NODES = """
+cluster: idle
+nodes:
+  - {name: "a-[0-2]", host: "10.0.1.[0-2]", gpus: 1 x A100-40G, nic: 25Gb/s}
+  - {name: "l-[0-2]", host: "10.0.2.[0-2]", gpus: 1 x L40S, nic: 25Gb/s}
+services:
+  - {name: chat, model: Qwen/Qwen2.5-72B-Instruct, traffic: {rate: 0.2, input: {mean: 1000}, output: {mean: 200}}}
+"""
+EMBED = "  - {name: embed, model: BAAI/bge-m3, task: embed, traffic: {rate: 5, input: {mean: 400}}}\n"
+LARGE_NODE = '  - {name: "h", host: "10.0.0.1", gpus: 2 x H100-80G, nic: 25Gb/s}\n'
+
+
+def test_a_pipeline_leaves_nodes_to_a_service_that_would_run_nowhere_else() -> None:
+    plan = planned(SIX_NODES + EMBED)
+    assert {one.service for one in plan.instances} == {"chat", "embed"}
+    (chat,) = (one for one in plan.instances if one.service == "chat")
+    assert len(chat.nodes) < 6
+    assert not any("runs nowhere" in warning for warning in plan.warnings)
+
+
+def test_alone_it_takes_what_serves_more() -> None:
+    (chat,) = planned(SIX_NODES).instances
+    assert len(chat.nodes) == 6
+
+
+@pytest.mark.parametrize(("rate", "nodes"), [(1, {"h"}), (3, {"h", "a", "l"})])
+def test_nodes_that_do_not_hold_the_model_form_a_pipeline_where_they_are_needed(rate: float, nodes: set[str]) -> None:
+    plan = planned(SIX_NODES.replace("nodes:\n", "nodes:\n" + LARGE_NODE).replace("rate: 0.2", f"rate: {rate}"))
+    assert {node.split("-")[0] for one in plan.instances for node in one.nodes} == nodes
+    for one in plan.instances:
+        assert ("none of these nodes holds the model" in one.reason) == (one.pp > 1)
+
+
+def test_the_smallest_pipelines_cannot_do_without_any_of_their_nodes() -> None:
+    kinds = [Kind("a", 3, 1, 30, 0.001), Kind("b", 3, 1, 40, 0.002)]
+    found = smallest(kinds, 80, len, 1)
+    assert found
+    counts = [{name: [n for n, _ in c.nodes].count(name) for name in ("a", "b")} for c in found]
+    assert {"a": 0, "b": 3} in counts
+    most = {"a": 30, "b": 40}
+    for each in counts:
+        for spared in (name for name in each if each[name]):
+            left = sum(most[name] * (n - (name == spared)) for name, n in each.items())
+            assert left * 0.7 < 82  # room at the emptier of the two fills; embedding and head are as large as a layer
