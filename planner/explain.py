@@ -51,7 +51,8 @@ def _shape(c: Candidate) -> str:
     if c.shape.gpus > 1:
         return c.label
     if c.part < 1:
-        return f"{PART_NAMES[c.part]} of a card, which services share as there are too few for all"
+        few = "" if c.demand.service.placement else ", which services share as there are too few for all"
+        return f"{PART_NAMES[c.part]} of a card{few}"
     return "one slot" if c.node_class.gpu.vendor == "cpu" else "one card"
 
 

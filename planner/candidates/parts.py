@@ -36,8 +36,13 @@ def scarce(demands: Sequence[Demand], classes: Iterable[NodeClass]) -> bool:
 
 def parts_of(demand: Demand, classes: Iterable[NodeClass], catalog: Catalog) -> list[Candidate]:
     """Instances of the service on a part of one GPU, on every class whose GPUs can be shared."""
-    shared = [c for c in classes if c.gpu.vendor in VENDORS and demand.service.name not in c.closed]
-    return [made for c in shared for part in PARTS if (made := _on_a_part(demand, c, part, catalog))]
+    shared = [c for c in classes if not part_problem(c) and demand.service.name not in c.closed]
+    return [made for c in shared for part in PARTS if (made := on_a_part(demand, c, part, catalog))]
+
+
+def part_problem(node_class: NodeClass) -> str:
+    """Why instances cannot share a GPU of the class; empty where they can."""
+    return "" if node_class.gpu.vendor in VENDORS else f"several engines cannot share a {node_class.gpu.name}"
 
 
 def part_of(gpu: Gpu, part: float) -> Gpu:
@@ -52,7 +57,7 @@ def part_of(gpu: Gpu, part: float) -> Gpu:
     )
 
 
-def _on_a_part(demand: Demand, node_class: NodeClass, part: float, catalog: Catalog) -> Candidate | None:
+def on_a_part(demand: Demand, node_class: NodeClass, part: float, catalog: Catalog) -> Candidate | None:
     """In the first precision that fits."""
     small, role, shape = replace(node_class, gpu=part_of(node_class.gpu, part)), _role(demand), Shape()
     for engine in engine_choices(demand.service, demand.model, node_class, catalog)[0]:

@@ -11,6 +11,7 @@ from llmfleet.planner.candidates.candidate import Candidate, shape_label
 from llmfleet.planner.candidates.demand import Demand
 from llmfleet.planner.candidates.engines import EngineChoice, engine_choices
 from llmfleet.planner.candidates.node_classes import NodeClass
+from llmfleet.planner.candidates.parts import on_a_part, part_problem
 from llmfleet.planner.catalog import Catalog
 from llmfleet.planner.choose.placing import Placed
 from llmfleet.planner.errors import PlanError
@@ -18,14 +19,20 @@ from llmfleet.planner.inventory.model import Placement
 from llmfleet.planner.memory.types import Shape
 from llmfleet.planner.plan import Role
 
+PARTS = {"half": 0.5, "quarter": 0.25}
+
 
 class Pins:
-    """Gives out GPUs of single nodes. `classes` maps each node with usable GPUs to its class."""
+    """Gives out GPUs of single nodes. `classes` maps each node with usable GPUs to its class.
+
+    A GPU that placements share is theirs alone: what is left of it no other service gets.
+    """
 
     def __init__(self, classes: Mapping[str, NodeClass], catalog: Catalog) -> None:
         self._classes = classes
         self._catalog = catalog
         self._known: dict[tuple[object, ...], Candidate] = {}
+        self._shared: dict[tuple[str, int], float] = {}  # by node and GPU: what is left of it
         self.taken: dict[str, frozenset[int]] = {}
 
     def place(self, demand: Demand) -> list[Placed]:
@@ -40,9 +47,29 @@ class Pins:
     def _one(self, demand: Demand, placement: Placement, where: str) -> Placed:
         classes = [self._class_of(name, where) for name in placement.nodes]
         shape = _shape(demand, placement, where)
+        if placement.part:
+            return self._on_a_part(demand, placement.nodes[0], PARTS[placement.part], where)
         slot = shape.gpus // len(placement.nodes)
         gpus = {name: self._take(name, slot, where) for name in placement.nodes}
         return Placed(self._candidate(demand, classes, shape, where), placement.nodes, gpus)
+
+    def _on_a_part(self, demand: Demand, name: str, part: float, where: str) -> Placed:
+        node_class = self._class_of(name, where)
+        if problem := part_problem(node_class):
+            raise PlanError(f"{where}: {problem}", hint="leave part out: it takes a whole one")
+        key = (demand.service.name, node_class.name, part)
+        if key not in self._known:
+            made = on_a_part(demand, node_class, part, self._catalog)
+            if made is None:
+                raise PlanError(
+                    f"{where}: {demand.model.name} does not fit into {part:g} of a {node_class.gpu.name}",
+                    hint="a larger part or none, a smaller precision, a shorter context",
+                )
+            self._known[key] = made
+        room = {gpu: left for (node, gpu), left in self._shared.items() if node == name and left >= part}
+        gpu = min(room, key=lambda g: (room[g], g)) if room else self._take(name, 1, where)[0]
+        self._shared[name, gpu] = self._shared.get((name, gpu), 1.0) - part
+        return Placed(self._known[key], (name,), {name: (gpu,)})
 
     def _class_of(self, name: str, where: str) -> NodeClass:
         if name not in self._classes:

@@ -201,6 +201,9 @@ class Placement(Strict):
     pp_partition: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         default=None, description="Layers of each stage; the engine's even split if left out."
     )
+    part: Literal["half", "quarter"] | None = Field(
+        default=None, description="Of one GPU, which such placements share; a whole one if left out."
+    )
 
     def instances(self) -> tuple[tuple[str, ...], ...]:
         """The nodes of each instance that it stands for."""

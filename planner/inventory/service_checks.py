@@ -164,6 +164,8 @@ def _placement(draft: Draft, placement: Placement, loc: Loc) -> Iterator[Finding
     if placement.pp_partition is not None and len(placement.pp_partition) != stages:
         message = f"gives the layers of {len(placement.pp_partition)} stages, but there are {stages}."
         yield Finding((*loc, "pp_partition"), message)
+    if placement.part is not None and placement.tp * stages > 1:
+        yield Finding((*loc, "part"), "a part of a GPU has no tp or pp above 1, and one node.")
 
 
 def _placed(draft: Draft, name: str, loc: Loc) -> Iterator[Finding]:

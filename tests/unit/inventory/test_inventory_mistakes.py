@@ -180,6 +180,10 @@ def test_nodes(entry: str, expected: str) -> None:
             "{name: s, model: a/b, placement: [{nodes: [a800-0, a800-1], pp_partition: [1]}]}",
             "services[3].placement[0].pp_partition: gives the layers of 1 stages, but there are 2.",
         ),
+        (
+            "{name: s, model: a/b, placement: [{nodes: [a800-0], tp: 2, part: half}]}",
+            "services[3].placement[0].part: a part of a GPU has no tp or pp above 1, and one node.",
+        ),
     ],
 )
 def test_services(entry: str, expected: str) -> None:

@@ -12,7 +12,7 @@ from tests.unit.planning.fleets import inventory, models, planned
 from llmfleet.launch.export.kubernetes import kubernetes
 from llmfleet.launch.export.ray_serve import ray_serve
 from llmfleet.planner.catalog import catalog
-from llmfleet.planner.errors import InputError
+from llmfleet.planner.errors import InputError, PlanError
 from llmfleet.planner.make import make_plan
 from llmfleet.planner.memory.settings import visible_bytes
 from llmfleet.planner.memory.types import GIB
@@ -104,3 +104,42 @@ def test_exports_that_give_whole_gpus_refuse() -> None:
     for export in (kubernetes, ray_serve):
         with pytest.raises(InputError, match="chat-n0-0, embed-n0-0, rerank-n0-0 share GPUs"):
             export(asked, plan)
+
+
+def by_hand(gpus: str, **placements: str) -> str:
+    text = fleet(gpus)
+    for service, written in placements.items():
+        text = text.replace(f"name: {service},", f"name: {service}, placement: {written},")
+    return text
+
+
+def test_parts_by_hand_fill_a_gpu_and_the_rest_is_nobodys() -> None:
+    parts = {"embed": "[{nodes: [n0], part: quarter}]", "rerank": "[{nodes: [n0], part: half}]"}
+    plan = planned(by_hand("2 x A800-80G", **parts))
+    assert sorted(by_gpu(plan)["n0", 0]) == ["embed", "rerank"]
+    assert by_gpu(plan)["n0", 1] == ["chat"]
+    assert {i.service: i.gpu_share for i in plan.instances} == {"embed": 0.25, "rerank": 0.5, "chat": 1.0}
+    (embed,) = (i for i in plan.instances if i.service == "embed")
+    assert embed.reason.startswith("A quarter of a card, as the inventory says.")
+
+
+def test_parts_of_one_service_by_hand_go_to_as_many_gpus_as_they_fill() -> None:
+    three, one = "[{each: [n0], part: half, count: 3}]", "[{nodes: [n0], part: half}]"
+    plan = planned(by_hand("4 x L4", embed=three, rerank=one))
+    assert by_gpu(plan)["n0", 0] == ["embed", "embed"]
+    assert sorted(by_gpu(plan)["n0", 1]) == ["embed", "rerank"]
+    assert {"chat"} == {*by_gpu(plan)["n0", 2], *by_gpu(plan)["n0", 3]}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "written", "said"),
+    [
+        ("1 x T4", "[{nodes: [n0], part: quarter}]", "chat.placement[0]: Qwen/Qwen2.5-1.5B-Instruct does not fit into"),
+        ("2 x CPU-32G", "[{nodes: [n0], part: half}]", "several engines cannot share a CPU-32G"),
+        ("1 x L4", "[{nodes: [n0], part: half, count: 3}]", "1 GPUs of n0 are needed, 0 are free"),
+    ],
+)
+def test_parts_by_hand_that_cannot_be(gpus: str, written: str, said: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        planned(by_hand(gpus, chat=written))
+    assert said in str(caught.value)
