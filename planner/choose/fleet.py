@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from llmfleet.planner.candidates.candidate import Candidate
 from llmfleet.planner.candidates.demand import Demand
 from llmfleet.planner.candidates.node_classes import NodeClass
 from llmfleet.planner.choose.columns import FULL, Columns, add_kinds, add_pieces, columns_of
 from llmfleet.planner.choose.losses import add_losses
-from llmfleet.planner.choose.program import MOST_NODES, Proof, Terms
+from llmfleet.planner.choose.program import CLOSE, MOST_NODES, SAME, Proof, Terms
 from llmfleet.planner.errors import InputError
 from llmfleet.planner.inventory.model import Policy
 
@@ -110,23 +111,29 @@ def _search(
 
 
 def _serve(columns: Columns, demands: Sequence[Demand], own: Sequence[Demand]) -> None:
-    """What comes before all preferences."""
+    """What comes before all preferences.
+
+    Of many candidates, some part of a demand that is not met is as good as another that is as large within
+    SAME_SERVICE: telling them apart would take most of the time.
+    """
     program, few = columns.program, bool(columns.kinds)
     nodes = MOST_NODES if few else SOME_NODES
+    gap, given_up = (CLOSE, SAME) if few else (SAME_SERVICE, SAME_SERVICE)
+    most = partial(program.maximize, nodes=nodes, gap=gap, tolerance=given_up)
     running = _of(own, columns.runs, columns.runs_long, columns.enough)
     program.maximize(RUNS, running, bound=len(running))
     urgent = _of(own, columns.urgent)
     if urgent:
         # Services without low priority count too: a part of one must not be bought with another's whole.
         ordinary = {n: c for n, c in columns.inside.items() if n not in columns.urgent}
-        program.maximize(URGENT, {**urgent, **_of(own, ordinary)}, bound=_urgent_bound(own), nodes=nodes)
+        most(URGENT, {**urgent, **_of(own, ordinary)}, bound=_urgent_bound(own))
     served = _of(own, columns.inside)
-    program.maximize(INSIDE, served, bound=len(served), nodes=nodes)
+    most(INSIDE, served, bound=len(served))
     kept = _of(own, columns.kept)
     if kept:
-        program.maximize(AFTER_LOSS, kept, bound=len(kept), nodes=nodes)
+        most(AFTER_LOSS, kept, bound=len(kept))
     best = _of(own, columns.best)
-    program.maximize(AT_ALL, best, bound=len(best), nodes=nodes)
+    most(AT_ALL, best, bound=len(best))
     if columns.long_kinds:
         gap, nodes = (1e-4, MOST_NODES) if few else (LOOSE_GAP, FEW_NODES)
         program.minimize("kinds for long prompts", _long_kinds(columns), gap=gap, nodes=nodes)

@@ -16,6 +16,7 @@ INFINITY = inf
 Terms = Mapping[int, float]
 MOST_NODES = 2_000
 MANY = 256  # a whole number that may be larger is a fraction at first
+CLOSE = 1e-4  # the gap at which a search stops, unless told otherwise
 SAME = 1e-5  # values closer than that, relative, are one
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
@@ -95,20 +96,25 @@ class Program:
         self._row(terms, value, value)
 
     def maximize(
-        self, name: str, terms: Terms, *, bound: float = INFINITY, tolerance: float = SAME, gap: float = 1e-4,
+        self, name: str, terms: Terms, *, bound: float = INFINITY, tolerance: float = SAME, gap: float = CLOSE,
         nodes: int = MOST_NODES,
     ) -> float:  # fmt: skip
         """The best value; later objectives may give up no more than `tolerance` of it (relative, at least absolute).
 
         `bound`: what no solution can exceed; one that reaches it already is not searched for again. `gap`: how far
         from the proven best the search may stop, as a part of it; `nodes`: after how many branches it stops anyway.
+        A `bound` that may be reached is searched for to the end, and kept whole where it is.
         """
         best = self._best(name, terms, bound, gap, nodes, sign=1)
+        if gap > CLOSE and not self.proofs[-1].full and best * (1 + self.proofs[-1].gap) >= bound:
+            self.proofs.pop()
+            best = self._best(name, terms, bound, CLOSE, nodes, sign=1)
+        tolerance = SAME if self.proofs[-1].full else tolerance
         self.at_least(terms, best - tolerance * max(1.0, abs(best)))
         return best
 
     def minimize(
-        self, name: str, terms: Terms, *, bound: float = 0.0, tolerance: float = SAME, gap: float = 1e-4,
+        self, name: str, terms: Terms, *, bound: float = 0.0, tolerance: float = SAME, gap: float = CLOSE,
         nodes: int = MOST_NODES, offset: float = 0.0,
     ) -> float:  # fmt: skip
         """`offset` is added to the value: a gap is relative."""
