@@ -116,10 +116,10 @@ def _closing(decision: Decision, options: Mapping[str, Sequence[Kind]]) -> str:
         if not _quick(decision, added):
             return (
                 f"about {_nodes(added)} would close the gap, by arithmetic: such a fleet takes long to plan, so that "
-                f"it was not planned again (--what-if {_terms(added)} does)"
+                f"it was not planned again (--what-if {_terms(decision, added)} does)"
             )
         now, plans = _with(decision, added), plans - 1
-    return _closed(_trimmed(decision, added, options, plans), options)
+    return _closed(decision, _trimmed(decision, added, options, plans), options)
 
 
 def _trimmed(
@@ -134,9 +134,9 @@ def _trimmed(
     return added
 
 
-def _closed(added: Mapping[str, int], services: Iterable[str]) -> str:
+def _closed(decision: Decision, added: Mapping[str, int], services: Iterable[str]) -> str:
     again = f"planned again with {'it' if sum(added.values()) == 1 else 'them'}"
-    short = f"{_and(services)} would be short of nothing (--what-if {_terms(added)})"
+    short = f"{_and(services)} would be short of nothing (--what-if {_terms(decision, added)})"
     return f"{_nodes(added)} would close the gap: {again}, {short}"
 
 
@@ -165,8 +165,11 @@ def _with(decision: Decision, added: Mapping[str, int]) -> Decision:
     return decide(then, models, decision.catalog)
 
 
-def _terms(added: Mapping[str, int]) -> str:
-    return " ".join(f'"+{n} {kind}"' for kind, n in added.items())
+def _terms(decision: Decision, added: Mapping[str, int]) -> str:
+    """Nodes of the catalogue have no price, and the lowest cost cannot be planned without."""
+    said = " ".join(f'"+{n} {kind}"' for kind, n in added.items())
+    unpriced = decision.inventory.policy.objective == "cost" and any(" " in kind for kind in added)
+    return f'{said} "policy.objective=goodput"' if unpriced else said
 
 
 def _nodes(added: Mapping[str, int]) -> str:

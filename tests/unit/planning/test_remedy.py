@@ -83,6 +83,14 @@ def test_a_fleet_that_takes_long_to_plan_is_not_planned_again() -> None:
     assert "about 4,736 more nodes like n1 would close the gap, by arithmetic" in said[1]
 
 
+def test_at_the_lowest_cost_the_terms_can_be_planned_though_nobody_knows_the_price() -> None:
+    text = small("Qwen/Qwen1.5-72B-Chat").replace("4090}", "4090, price: 2}") + "policy: {objective: cost}\n"
+    (said,) = (warning for warning in planned(text).warnings if "planned again" in warning)
+    terms = re.findall(r'"([^"]+)"', said)
+    assert terms[-1] == "policy.objective=goodput"
+    assert after(terms, inventory(text)).warnings == ()
+
+
 def test_nothing_is_advised_for_instances_that_are_fixed_by_hand() -> None:
     text = small(rate=500).replace("output: {mean: 100}}", "output: {mean: 100}}, placement: [{nodes: [n1]}]")
     assert len(planned(text).warnings) == 1
