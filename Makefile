@@ -15,6 +15,7 @@ help:
 	@echo 'make accuracy  estimates against what others measured; writes docs/validation.md'
 	@echo 'make bench     how long commands take beside a bare Python, and planning with large fleets'
 	@echo 'make bench-planner  what planning costs: ten thousand nodes, the example, pipelines over unequal nodes'
+	@echo 'make bench-helix HELIX=DIR HELIX_PYTHON=…  our placements beside Helix'\''s in its own simulator, an hour'
 	@echo 'make bench-router  what the router costs, how it shares and what it survives, beside others'
 	@echo 'make bench-ssh  500 hosts over SSH, beside pyinfra and Ansible, in some minutes'
 	@echo 'make bench-simulate  what the simulation costs, and formula against simulation, in a minute'
@@ -58,6 +59,9 @@ bench: bench-planner
 
 bench-planner: $(VENV)/.test
 	@$(BIN)/python benchmarks/planner.py
+
+bench-helix: $(VENV)/.test
+	@$(BIN)/python benchmarks/helix.py $(HELIX) $(HELIX_PYTHON)
 
 bench-router: $(VENV)/.test
 	@$(BIN)/python benchmarks/router.py
@@ -114,4 +118,4 @@ accuracy: $(VENV)/.test
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: bench bench-planner bench-router bench-simulate help install demo test lint unit live lab lab-long accuracy clean bench-ssh
+.PHONY: bench bench-helix bench-planner bench-router bench-simulate help install demo test lint unit live lab lab-long accuracy clean bench-ssh
