@@ -1,9 +1,10 @@
 """A rehearsal beside the engine that it simulates: `make bench-rehearse`, some five minutes.
 
-One real vLLM on CPU, a small model. `llmfleet bench` measures it with a few users and writes calibration.yaml; the plan
-is made again with that; then the same requests, at the same moments, go to the real engine and to a rehearsal of the
-plan. Both have the same number of KV blocks, fewer than the documents need. Real prompts are token numbers, so that
-their lengths and what they share are exact. Passes no judgement on a machine that does other work: see the load.
+One real vLLM on CPU, a small model. `llmfleet bench` measures it and writes calibration.yaml: a few users first, which
+tells what it can, then a part of that at random times. The plan is made again with that; then other requests of the
+kind, at the same moments, go to the real engine and to a rehearsal of the plan. Both have the same number of KV blocks,
+fewer than the documents need. Real prompts are token numbers, so that their lengths and what they share are exact.
+Passes no judgement on a machine that does other work: see the load.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from llmfleet.planner.simulate.fleet import Fleet, fleet_of
 from llmfleet.planner.simulate.requests import Stream
 from llmfleet.planner.simulate.simulate import Scenario, streams_of
 
-INPUT, OUTPUT, SHARED, DOCUMENTS = 800, 48, 0.64, 12
+INPUT, INPUT_P99, OUTPUT, OUTPUT_P99, SHARED, DOCUMENTS = 700, 1200, 48, 80, 0.6, 12
 BLOCKS = 60  # of 128 tokens; the documents alone are 12 × 4
 VOCABULARY = range(10, 1000)
-TRAFFIC = "traffic: {{rate: {rate}, input: {{mean: %d}}, output: {{mean: %d}}, shared_prefix: %g}}"
+TRAFFIC = "traffic: {{rate: {rate}, input: {{mean: %d, p99: %d}}, output: {{mean: %d, p99: %d}}, shared_prefix: %g}}"
 
 
 def world_of(env: EngineEnv, folder: Path, rate: float) -> tuple[World, Path]:
     path = folder / "inventory.yaml"
-    traffic = (TRAFFIC % (INPUT, OUTPUT, SHARED)).format(rate=rate)
+    traffic = (TRAFFIC % (INPUT, INPUT_P99, OUTPUT, OUTPUT_P99, SHARED)).format(rate=rate)
     path.write_text(inventory_text(env, traffic))
     _, plan = decided(path)
     return World(env, folder, parse(path.read_text()), plan), path
@@ -53,13 +54,14 @@ def with_blocks(fleet: Fleet, blocks: int) -> Fleet:
     return replace(fleet, engines=tuple(replace(engine, blocks=blocks - 1) for engine in fleet.engines))
 
 
-def measured(url: str, users: int) -> Figures:
-    """As `llmfleet bench` does."""
-    shape = Shape(INPUT, None, OUTPUT, None, SHARED, DOCUMENTS, 2048)
+def measured(url: str, users: int, part: float) -> Figures:
+    """As `llmfleet bench` does: at a part of what so many users get."""
+    shape = Shape(INPUT, INPUT_P99, OUTPUT, OUTPUT_P99, SHARED, DOCUMENTS, 2048)
     target = Target("chat-n1-0", address(url), "chat", "generate")
     bench = Bench(target, BenchPlan(shape, Limits(), requests=120, warm=12), lambda *_: None)
     bench.look()
-    return bench.measure(Load(users=users)).figures
+    most = bench.measure(Load(users=users)).figures.requests_per_s
+    return bench.measure(Load(rate=most * part)).figures
 
 
 def asked(stream: Stream, client: Client) -> Iterator[bytes]:
@@ -93,21 +95,22 @@ def row(name: str, real: float, simulated: float, *, percent: bool = True) -> st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=3, help="while it is calibrated")
+    parser.add_argument("--part", type=float, default=0.7, help="of the requests a second that these users got")
     parser.add_argument("--requests", type=int, default=240)
     parser.add_argument("--rounds", type=int, default=1)
     asked_for = parser.parse_args()
     env = engine_env(lambda text: print(text, file=sys.stderr, flush=True))
     for _ in range(asked_for.rounds):
         with tempfile.TemporaryDirectory(prefix="lf") as name:
-            one_round(env, Path(name), asked_for.users, asked_for.requests)
+            one_round(env, Path(name), asked_for.users, asked_for.part, asked_for.requests)
 
 
-def one_round(env: EngineEnv, folder: Path, users: int, requests: int) -> None:
+def one_round(env: EngineEnv, folder: Path, users: int, part: float, requests: int) -> None:
     world, path = world_of(env, folder, rate=1.0)
     limits = {"--num-gpu-blocks-override": str(BLOCKS), "--enable-prompt-tokens-details": ""}
     with running_engine(world, limits) as url:
-        got = measured(url, users)
-        rate = got.requests_per_s  # as many requests at work, on average
+        got = measured(url, users, part)
+        rate = got.rate_rps or 0.0
         point = measurement(world.inventory, world.plan.instances[0], got)
         write_calibration(path.with_name("calibration.yaml"), [point])
         path.write_text(path.read_text().replace("rate: 1.0", f"rate: {rate:.3f}"))
@@ -120,8 +123,8 @@ def one_round(env: EngineEnv, folder: Path, users: int, requests: int) -> None:
     )
     (mine,) = done.report.services
     ttft, tpot = got.ttft_ms["p50"], got.tpot_ms["p50"]
-    print(f"\nCalibrated with {users} users: TTFT {ttft:.0f} ms, TPOT {tpot:.1f} ms, hits {got.prefix_hit_rate}")
-    print(f"Then {requests} requests at {rate:.2f}/s:\n")
+    print(f"\nCalibrated at {rate:.2f}/s: TTFT {ttft:.0f} ms, TPOT {tpot:.1f} ms, hits {got.prefix_hit_rate}")
+    print(f"Then {requests} other requests at that rate:\n")
     print("| | vLLM | rehearsed | |\n|---|---|---|---|")
     print(row("TTFT p50, ms", real.ttft_ms["p50"], mine.ttft_ms["p50"]))
     print(row("TPOT p50, ms", real.tpot_ms["p50"], mine.tpot_ms["p50"]))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from llmfleet.planner.figures import Budget, EngineName, Expected, Task
 
 Role = Literal["main", "long", "fallback"]
-WHOLE = re.compile(rb"([0-9])\.0(?=[,\]}])")
+WHOLE = re.compile(rb"(?<=[0-9])\.0(?=[,\]}])")
 __all__ = [
     "Budget", "EngineName", "Expected", "Instance", "Objective", "Plan", "Pool", "Rejected", "Role", "RouterPlan",
     "ServicePlan", "Task", "Unused", "by_service", "from_json", "sealed", "to_json", "to_text",
@@ -158,7 +158,7 @@ class Plan:
 def sealed(plan: Plan) -> Plan:
     """The plan with its content hash: equal plans have equal hashes, whatever machine made them."""
     body: bytes = _adapter().dump_json(replace(plan, hash=""))
-    alike = WHOLE.sub(rb"\1", body)  # 1.0 as 1: a number hashes alike whether it was computed or read
+    alike = WHOLE.sub(b"", body)  # 1.0 as 1: a number hashes alike whether it was computed or read
     return replace(plan, hash=hashlib.sha256(alike).hexdigest()[:12])
 
 

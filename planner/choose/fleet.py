@@ -137,6 +137,8 @@ def _serve(columns: Columns, demands: Sequence[Demand], own: Sequence[Demand]) -
     if columns.long_kinds:
         gap, nodes = (1e-4, MOST_NODES) if few else (LOOSE_GAP, FEW_NODES)
         program.minimize("kinds for long prompts", _long_kinds(columns), gap=gap, nodes=nodes)
+        if not few:
+            program.settle(columns.long_kinds.values())  # others as few would be worth little, and take the most time
     liked = dict.fromkeys(columns.preferred.values(), 1.0)
     if liked:
         program.maximize("precision", liked, bound=len(liked))

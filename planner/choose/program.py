@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -85,6 +85,12 @@ class Program:
             self._highs.changeColBounds(column, max(0.0, whole - NEAR), min(self._upper[column], whole + NEAR))
         self._whole += self._relaxed
         self._relaxed, self._values, self.proofs = [], [], []
+
+    def settle(self, columns: Iterable[int]) -> None:
+        """Whole numbers stay as they are now."""
+        for column in columns:
+            whole = round(self._values[column])
+            self._highs.changeColBounds(column, whole, whole)
 
     def at_most(self, terms: Terms, bound: float) -> None:
         self._row(terms, -INFINITY, bound)

@@ -33,6 +33,15 @@ def test_beyond_what_can_be_reached_a_part_may_be_given_up() -> None:
     assert program.maximize("y", {y: 1.0}) == pytest.approx(1)
 
 
+def test_what_is_settled_stays() -> None:
+    program = Program()
+    x, y = program.column(1, integer=True), program.column(1, integer=True)
+    program.at_most({x: 1.0, y: 1.0}, 1.0)
+    program.maximize("either", {x: 1.0, y: 0.9})
+    program.settle([x, y])
+    assert program.maximize("the other", {y: 1.0}) == pytest.approx(0)
+
+
 def test_what_fractions_reached_does_not_bind_whole_numbers() -> None:
     program = Program()
     x = program.column(4 * MANY, integer=True)
