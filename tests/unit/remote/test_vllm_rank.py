@@ -59,20 +59,22 @@ def start(tmp_path: Path, port: int) -> Iterator[Start]:
         process.communicate()
 
 
-def until(process: subprocess.Popen[str], words: str) -> str:
+def until(process: subprocess.Popen[str], *words: str) -> str:
+    """The line with which it has said all of them, in whatever order."""
     assert process.stdout
+    missing = {*words}
     for line in process.stdout:
-        if words in line:
+        missing -= {word for word in missing if word in line}
+        if not missing:
             return line
-    raise AssertionError(f"it never said {words}")
+    raise AssertionError(f"it never said {missing}")
 
 
 def test_a_rank_that_dies_takes_the_first_along_and_that_the_others(start: Start) -> None:
     one, first, two = start(1), start(0), start(2)  # in any order
-    until(first, "serving")
+    until(first, "serving", "rank 1 is there")
     for rank in (one, two):
         assert "serve --headless --nnodes 3" in until(rank, "headless")
-    until(first, "rank 1 is there")
     one.kill()
     assert "rank 1 on 127.0.0.1 is gone" in until(first, "error")
     assert first.wait(10) == 1
