@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,16 +60,16 @@ class Serve:
         return json.loads(said.splitlines()[-1])
 
     def wait(self, kinds: Mapping[str, int], seconds: float = 900) -> None:
-        """Until so many replicas of each kind run."""
-        deadline = time.monotonic() + seconds
-        while not all(self.status().get(kind, 0) >= count for kind, count in kinds.items()):
-            assert time.monotonic() < deadline, f"{self.status()}\n{self.log()}"
-            time.sleep(2)
+        """Until at least so many replicas of each kind run."""
+        self._until(lambda running: all(running.get(kind, 0) >= count for kind, count in kinds.items()), seconds)
 
     def settle(self, kind: str, count: int, seconds: float = 300) -> None:
         """Until exactly so many replicas of a kind run."""
+        self._until(lambda running: running.get(kind) == count, seconds)
+
+    def _until(self, settled: Callable[[Mapping[str, int]], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while (status := self.status()).get(kind) != count:
+        while not settled(status := self.status()):
             assert time.monotonic() < deadline, f"{status}\n{self.log()}"
             time.sleep(2)
 
