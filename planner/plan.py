@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -12,7 +11,6 @@ from typing import Any, Literal
 from llmfleet.planner.figures import Budget, EngineName, Expected, Task
 
 Role = Literal["main", "long", "fallback"]
-WHOLE = re.compile(rb"(?<=[0-9])\.0(?=[,\]}])")
 __all__ = [
     "Budget", "EngineName", "Expected", "Instance", "Objective", "Plan", "Pool", "Rejected", "Role", "RouterPlan",
     "ServicePlan", "Task", "Unused", "by_service", "from_json", "sealed", "to_json", "to_text",
@@ -158,8 +156,9 @@ class Plan:
 def sealed(plan: Plan) -> Plan:
     """The plan with its content hash: equal plans have equal hashes, whatever machine made them."""
     body: bytes = _adapter().dump_json(replace(plan, hash=""))
-    alike = WHOLE.sub(b"", body)  # 1.0 as 1: a number hashes alike whether it was computed or read
-    return replace(plan, hash=hashlib.sha256(alike).hexdigest()[:12])
+    for end in (b",", b"]", b"}"):  # 1.0 as 1: a number hashes alike whether it was computed or read
+        body = body.replace(b".0" + end, end)
+    return replace(plan, hash=hashlib.sha256(body).hexdigest()[:12])
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

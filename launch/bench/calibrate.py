@@ -20,9 +20,10 @@ from llmfleet.planner.inventory.model import Inventory
 from llmfleet.planner.memory.estimate import estimate
 from llmfleet.planner.memory.types import EngineOptions, Shape
 from llmfleet.planner.model.types import Model
-from llmfleet.planner.plan import Expected, Instance
-from llmfleet.planner.speed.instance import Load, instance_speed
+from llmfleet.planner.plan import Instance
+from llmfleet.planner.speed.instance import Load, instance_seen
 from llmfleet.planner.speed.measurements import Measurement, as_document, read_measurements
+from llmfleet.planner.speed.seen import Seen
 
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16"}
 ACCURACY = "accuracy.jsonl"  # beside the plan: past comparisons
@@ -96,27 +97,27 @@ def compare(
 ) -> Compared | None:
     """`kv_blocks`: what the running engine says. None where nothing can be estimated of such hardware."""
     try:
-        expected = _estimate(one, instance, model, catalog)
+        seen = _estimate(one, instance, model, catalog)
         planned_blocks = _planned_blocks(one, instance, model, catalog) if instance.engine == "vllm" else None
     except FleetError:
         return None
     return Compared(
         instance=instance.id,
         gpu=one.gpu,
-        source=expected.source,
-        estimated_ttft_ms=expected.ttft_ms,
+        source="calibrated" if catalog.gpu(one.gpu).paces else "roofline",
+        estimated_ttft_ms=1000 * seen.ttft_mean_s,
         measured_ttft_ms=one.ttft_ms or 0.0,
-        estimated_tpot_ms=expected.tpot_ms if one.output_len else None,
+        estimated_tpot_ms=1000 * seen.token_s if one.output_len else None,
         measured_tpot_ms=one.tpot_ms,
         planned_kv_blocks=planned_blocks,
         measured_kv_blocks=kv_blocks,
     )
 
 
-def _estimate(one: Measurement, instance: Instance, model: Model, catalog: Catalog) -> Expected:
+def _estimate(one: Measurement, instance: Instance, model: Model, catalog: Catalog) -> Seen:
     load = Load(one.input_len, one.output_len, one.concurrency, one.request_rate, one.prefix_hit)
     gpu, shape = catalog.gpu(one.gpu), _shape(one, instance)
-    return instance_speed(model, gpu, shape, _options(instance), load, one.precision, engine=one.engine)
+    return instance_seen(model, gpu, shape, _options(instance), load, one.precision, engine=one.engine)
 
 
 def _planned_blocks(one: Measurement, instance: Instance, model: Model, catalog: Catalog) -> int | None:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from math import log
 from typing import TYPE_CHECKING
 
 from llmfleet.planner.catalog import Catalog
 from llmfleet.planner.catalog.types import Gpu, Pace
 from llmfleet.planner.errors import FleetError, InputError
-from llmfleet.planner.figures import Expected
 from llmfleet.planner.memory.types import EngineOptions, Shape
 from llmfleet.planner.model.types import Model
-from llmfleet.planner.speed.instance import Load, instance_speed
+from llmfleet.planner.speed.instance import Load, instance_seen
 from llmfleet.planner.speed.pace import plain
+from llmfleet.planner.speed.seen import Seen
 
 if TYPE_CHECKING:
     from llmfleet.planner.speed.measurements import Measurement
 
 # A measurement that is so much faster or slower than the hardware explains is a mistake in its units or its labels.
 FASTEST, SLOWEST = 0.2, 20.0
+TURNS, NEAR = 12, 0.005  # until both factors move by less than that
 # Waiting is not work: a first token that takes so much longer than on an idle instance says little of prompts' speed.
 QUEUED = 2.0
 ModelOf = Callable[[str], Model | None]
@@ -45,45 +47,76 @@ def calibrated(catalog: Catalog, measurements: Iterable[Measurement], model_of: 
 
 
 def _pace(where: str, one: Measurement, model: Model, gpu: Gpu) -> Pace:
+    """The factors with which the estimate of that run comes out as it was measured. Both are found together: decode
+    steps carry prompts, and prompts wait for steps.
+    """
+    pace = Pace(one.engine, one.model, plain(one.precision), one.tp, one.pp, 1.0, 1.0)
     try:
-        estimate = _estimate(one, model, gpu)
-        idle = _estimate(one.model_copy(update={"concurrency": 1.0, "request_rate": None}), model, gpu)
+        estimate = _estimate(one, model, replace(gpu, paces=()))
+        _believable(where, one, estimate)
+        told = one if _tells_of_prompts(one, model, gpu, estimate) else one.model_copy(update={"ttft_ms": None})
+        for _ in range(TURNS):
+            decode, prefill = _left(told, estimate)
+            pace = replace(pace, decode=_held(pace.decode * decode), prefill=_held(pace.prefill * prefill))
+            if max(abs(log(decode)), abs(log(prefill))) < NEAR:
+                break
+            estimate = _estimate(one, model, replace(gpu, paces=(pace,)))
     except FleetError as error:
         raise InputError(f"{where} ({one.model} on {one.gpu}): {error.message}", hint=error.hint) from None
-    decode = _decode(where, one, estimate)
-    first = _ratio(where, "ttft_ms", one.ttft_ms, estimate.ttft_ms)
-    queued = estimate.ttft_ms > QUEUED * idle.ttft_ms
-    prefill = decode if first is None or (queued and decode is not None) else first
-    return Pace(one.engine, one.model, plain(one.precision), one.tp, one.pp, decode or prefill or 1.0, prefill or 1.0)
+    return pace
 
 
-def _decode(where: str, one: Measurement, estimate: Expected) -> float | None:
-    by_token = _ratio(where, "tpot_ms", one.tpot_ms, estimate.tpot_ms)
+def _tells_of_prompts(one: Measurement, model: Model, gpu: Gpu, estimate: Seen) -> bool:
+    """False for a first token that mostly waited, where something else tells of the engine."""
+    idle = one.model_copy(update={"concurrency": 1.0, "request_rate": None})
+    queued = estimate.ttft_mean_s > QUEUED * _estimate(idle, model, replace(gpu, paces=())).ttft_mean_s
+    return not queued or _decode_left(one, estimate) is None
+
+
+def _left(one: Measurement, estimate: Seen) -> tuple[float, float]:
+    """Measured over estimated time, of decode steps and of prompts: each for the other where only one is known."""
+    decode = _decode_left(one, estimate)
+    prefill = _ratio(one.ttft_ms, 1000 * estimate.ttft_mean_s)
+    return decode or prefill or 1.0, prefill or decode or 1.0
+
+
+def _decode_left(one: Measurement, estimate: Seen) -> float | None:
+    by_token = _ratio(one.tpot_ms, 1000 * estimate.token_s)
     if by_token is not None or one.concurrency is None:
         return by_token  # at a rate that it keeps up with, the tokens a second are the clients' doing
-    return _ratio(where, "output_tokens_per_s", estimate.output_tokens_per_s, one.output_tokens_per_s)
+    return _ratio(estimate.tokens_per_s, one.output_tokens_per_s)
 
 
-def _ratio(where: str, name: str, measured: float | None, estimated: float | None) -> float | None:
-    if not measured or not estimated:
-        return None
-    ratio = measured / estimated
-    if FASTEST <= ratio <= SLOWEST:
-        return ratio
-    way = "faster" if ratio < 1 else "slower"
-    times = 1 / ratio if ratio < 1 else ratio
-    raise InputError(
-        f"{where}: {name} is {times:.0f} times {way} than this hardware explains",
-        hint="Check its unit, the GPU, the precision and the number of GPUs; or leave the measurement out.",
-    )
+def _ratio(measured: float | None, estimated: float | None) -> float | None:
+    return measured / estimated if measured and estimated else None
 
 
-def _estimate(one: Measurement, model: Model, gpu: Gpu) -> Expected:
+def _held(factor: float) -> float:
+    return min(SLOWEST, max(FASTEST, factor))
+
+
+def _believable(where: str, one: Measurement, estimate: Seen) -> None:
+    """Raises InputError for a figure that hardware does not explain."""
+    by_name = {
+        "ttft_ms": _ratio(one.ttft_ms, 1000 * estimate.ttft_mean_s),
+        "tpot_ms": _ratio(one.tpot_ms, 1000 * estimate.token_s),
+        "output_tokens_per_s": _ratio(estimate.tokens_per_s, one.output_tokens_per_s) if one.concurrency else None,
+    }
+    for name, ratio in by_name.items():
+        if ratio is None or FASTEST <= ratio <= SLOWEST:
+            continue
+        way, times = ("faster", 1 / ratio) if ratio < 1 else ("slower", ratio)
+        raise InputError(
+            f"{where}: {name} is {times:.0f} times {way} than this hardware explains",
+            hint="Check its unit, the GPU, the precision and the number of GPUs; or leave the measurement out.",
+        )
+
+
+def _estimate(one: Measurement, model: Model, gpu: Gpu) -> Seen:
     options = EngineOptions(
         version=one.engine_version if one.engine == "vllm" else None,
         max_num_seqs=one.max_num_seqs,
         max_num_batched_tokens=one.max_num_batched_tokens,
     )
     load = Load(one.input_len, one.output_len, one.concurrency, one.request_rate, one.prefix_hit)
-    gpu = replace(gpu, paces=())
-    return instance_speed(model, gpu, Shape(one.tp, one.pp), options, load, one.precision, engine=one.engine)
+    return instance_seen(model, gpu, Shape(one.tp, one.pp), options, load, one.precision, engine=one.engine)

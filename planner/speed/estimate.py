@@ -51,7 +51,7 @@ def steps_of(
     return steps_from(work_of(model, precision, kv_bytes_per_element), hardware, chunk, scale, graphs=graphs)
 
 
-def estimate(
+def seen(
     model: Model,
     gpu: Gpu,
     shape: Shape,
@@ -71,8 +71,8 @@ def estimate(
     version: Version | None = None,
     graphs: bool = True,
     kv_bytes_per_element: float = 2,
-) -> Expected:
-    """What a benchmark of so many clients, or of requests at that rate, prints: from its start to its last answer.
+) -> Seen:
+    """What a benchmark of so many clients, or of requests at that rate, sees: from its start to its last answer.
 
     Lengths in tokens, rate in requests/s. Without concurrency and rate: one client.
     Raises InputError for lengths or loads that mean nothing.
@@ -84,14 +84,11 @@ def estimate(
     )  # fmt: skip
     request = Request(input_len, output_len if model.task == "generate" else 0.0, prefix_hit)
     room = Room(kv_tokens or inf, max_num_seqs or MOST_SEQUENCES, prefix_hit)
-    seen = _run(steps, request, room, concurrency, request_rate) if request.output_len else None
-    if seen is None:
-        load = batching(steps, request, most_sequences(request, kv_tokens, max_num_seqs))
-        steady = load.at_rate(request_rate) if request_rate else load.at_concurrency(concurrency or 1)
-        return expected(steady, request, gpu)
-    return _figures(
-        gpu, seen.ttft_s, seen.ttft_tail_s, seen.tpot_s, seen.tpot_tail_s, seen.tokens_per_s, seen.requests_per_s
-    )
+    run = _run(steps, request, room, concurrency, request_rate) if request.output_len else None
+    if run is not None:
+        return run
+    load = batching(steps, request, most_sequences(request, kv_tokens, max_num_seqs))
+    return _lasting(load.at_rate(request_rate) if request_rate else load.at_concurrency(concurrency or 1), request)
 
 
 def _run(steps: Steps, request: Request, room: Room, clients: float | None, rate: float | None) -> Seen | None:
@@ -106,26 +103,28 @@ def most_sequences(request: Request, kv_tokens: float | None, max_num_seqs: int 
     return max(1.0, min(held, max_num_seqs or MOST_SEQUENCES))
 
 
+def _lasting(steady: Steady, request: Request) -> Seen:
+    ttft, tpot, tokens = steady.ttft_s, steady.tpot_s, steady.rate * request.output_len
+    return Seen(ttft, ttft, steady.ttft_tail_s, tpot, steady.tpot_tail_s, tpot, steady.rate, tokens)
+
+
 def expected(steady: Steady, request: Request, gpu: Gpu) -> Expected:
-    tokens = steady.rate * request.output_len
-    return _figures(gpu, steady.ttft_s, steady.ttft_tail_s, steady.tpot_s, steady.tpot_tail_s, tokens, steady.rate)
+    return figures(_lasting(steady, request), gpu)
 
 
-def _figures(
-    gpu: Gpu, ttft_s: float, ttft_tail_s: float, tpot_s: float, tpot_tail_s: float, tokens: float, requests: float
-) -> Expected:
+def figures(seen: Seen, gpu: Gpu) -> Expected:
     low, high = SPREAD["calibrated" if gpu.paces or gpu.calibrated else "roofline"]
-    ttft, tpot = ttft_s * 1000, tpot_s * 1000
+    ttft, tpot = seen.ttft_s * 1000, seen.tpot_s * 1000
     return Expected(
         ttft_ms=_round(ttft),
         tpot_ms=_round(tpot),
-        output_tokens_per_s=_round(tokens),
-        requests_per_s=_round(requests),
+        output_tokens_per_s=_round(seen.tokens_per_s),
+        requests_per_s=_round(seen.requests_per_s),
         ttft_ms_range=(_round(ttft * TTFT_SPREAD[0]), _round(ttft * TTFT_SPREAD[1])),
         tpot_ms_range=(_round(tpot * low), _round(tpot * high)),
         source="calibrated" if gpu.paces else "roofline",
-        ttft_tail_ms=_round(ttft_tail_s * 1000),
-        tpot_tail_ms=_round(tpot_tail_s * 1000),
+        ttft_tail_ms=_round(seen.ttft_tail_s * 1000),
+        tpot_tail_ms=_round(seen.tpot_tail_s * 1000),
     )
 
 

@@ -12,8 +12,9 @@ from llmfleet.planner.memory.settings import resolve
 from llmfleet.planner.memory.types import EngineOptions, Memory, Shape
 from llmfleet.planner.model.storage import DTYPES
 from llmfleet.planner.model.types import Model
-from llmfleet.planner.speed.estimate import estimate
+from llmfleet.planner.speed.estimate import figures, seen
 from llmfleet.planner.speed.pace import plain
+from llmfleet.planner.speed.seen import Seen
 
 # What people give an engine that would not start otherwise: so much of the memory, tokens of a batch, sequences.
 TIGHT, SHORT, FEW = 0.95, 2048, 256
@@ -41,6 +42,21 @@ def instance_speed(
     memory: Memory | None = None,
     engine: EngineName = "vllm",
 ) -> Expected:
+    """As `instance_seen`, in the figures that are printed."""
+    return figures(instance_seen(model, gpu, shape, options, load, precision, memory=memory, engine=engine), gpu)
+
+
+def instance_seen(
+    model: Model,
+    gpu: Gpu,
+    shape: Shape,
+    options: EngineOptions,
+    load: Load,
+    precision: str | None = None,
+    *,
+    memory: Memory | None = None,
+    engine: EngineName = "vllm",
+) -> Seen:
     """`precision` None: the checkpoint's own or that of the options. `memory`: of the same, if it is known already.
 
     Raises InputError for loads and options that mean nothing, UnknownNameError for an unknown precision.
@@ -52,7 +68,7 @@ def instance_speed(
         options, memory = _started(model, gpu, shape, options, load, memory)
     s = resolve(model, gpu, shape, options)
     tokens = float(memory.kv.tokens) if memory and memory.kv and memory.kv.tokens else None
-    return estimate(
+    return seen(
         model, gpu, shape, precision or options.quantization or model.native_quantization or s.dtype,
         input_len=load.input_len, output_len=load.output_len, concurrency=load.concurrency, request_rate=load.rate,
         prefix_hit=load.prefix_hit, kv_tokens=tokens, engine=engine,

@@ -29,9 +29,11 @@ class Seen:
     """Seconds, as means over the requests of a run if not said otherwise. Rates are over the whole run."""
 
     ttft_s: float  # the median
+    ttft_mean_s: float
     ttft_tail_s: float
     tpot_s: float
     tpot_tail_s: float
+    token_s: float  # between two tokens of an answer, over all of them
     requests_per_s: float
     tokens_per_s: float
 
@@ -46,7 +48,10 @@ def at_concurrency(steps: Steps, request: Request, room: Room, clients: float) -
     answers = [1 + NARROW * (2 * place - 1) for place in _places(count)]
     apart = _seen(Run(steps, _clients(request, [0.0] * count, answers), room, min(crowd, count)))
     at_once = _seen(Run(steps, _clients(request, [0.0] * min(crowd, count), answers[:crowd]), room, crowd))
-    return replace(apart, ttft_s=sqrt(apart.ttft_s * at_once.ttft_s)) if apart and at_once else None
+    if apart is None or at_once is None:
+        return None
+    middle, mean = sqrt(apart.ttft_s * at_once.ttft_s), sqrt(apart.ttft_mean_s * at_once.ttft_mean_s)
+    return replace(apart, ttft_s=middle, ttft_mean_s=mean)
 
 
 def at_rate(steps: Steps, request: Request, room: Room, rate: float, count: int = REQUESTS) -> Seen | None:
@@ -85,11 +90,14 @@ def _seen(run: Run) -> Seen | None:
     firsts = sorted(c.ttft_s for c in done)
     tokens = sorted(c.tpot_s for c in done if c.answer > 1) or [0.0]
     rare = int(0.95 * len(done))
+    later = sum(c.answer - 1 for c in done)
     return Seen(
         ttft_s=FRONT_S + median(firsts),
+        ttft_mean_s=FRONT_S + fmean(firsts),
         ttft_tail_s=FRONT_S + firsts[min(rare, len(firsts) - 1)],
         tpot_s=fmean(tokens),
         tpot_tail_s=tokens[min(int(0.95 * len(tokens)), len(tokens) - 1)],
+        token_s=sum(c.last_s - c.first_s for c in done) / later if later else 0.0,
         requests_per_s=len(done) / run.now,
         tokens_per_s=sum(c.answer for c in done) / run.now,
     )

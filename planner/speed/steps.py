@@ -65,8 +65,8 @@ class Steps:
         the stages' times add up to what one group of GPUs with all the layers would take on that part.
         """
         part = max(1.0, batch / self.hardware.pp)
-        tokens = part + prompt / self.hardware.pp
-        return self.scale.decode * max(self.least_s, self._pass_s(tokens, part) + part * self._attention_s(context))
+        attention = self.scale.decode * part * self._attention_s(context)
+        return self._carried_s(part, prompt / self.hardware.pp, part) + attention
 
     def chunks(self, tokens: float) -> int:
         """Steps that a prompt of so many tokens is cut into."""
@@ -77,10 +77,10 @@ class Steps:
         if tokens <= 0:
             return 0.0
         chunks, stages = self.chunks(tokens), self.hardware.pp
-        one = self._pass_s(tokens / chunks, 1.0)
+        one = self._carried_s(1.0, tokens / chunks - 1, 1.0)
         # Chunks follow one another through the stages: the last leaves stages - 1 turns after it could have.
         turns = (chunks + stages - 1) / (chunks * stages)
-        return (self.scale.prefill * one * chunks + self.prompt_attention_s(tokens, cached)) * turns
+        return (one * chunks + self.prompt_attention_s(tokens, cached)) * turns
 
     def prefill_occupancy_s(self, tokens: float, cached: float = 0.0) -> float:
         """How long the busiest stage works on that prompt: what limits prompts a second.
@@ -89,13 +89,21 @@ class Steps:
         """
         if tokens <= 0:
             return 0.0
-        whole = self.scale.prefill * self._pass_s(self.chunk, 0.0)
+        whole = self._carried_s(1.0, self.chunk - 1, 0.0)
         return (tokens / self.chunk * whole + self.prompt_attention_s(tokens, cached)) / self.hardware.pp
 
     def prompt_attention_s(self, tokens: float, cached: float) -> float:
         """Each new token sees what is before it."""
         seen = cached + tokens / 2
         return self.scale.prefill * tokens * sum(c.prefill_s * min(seen, c.reach) for c in self.contexts)
+
+    def _carried_s(self, tokens: float, prompt: float, sequences: float) -> float:
+        """A step without its attention. What it takes anyway was measured as decoding, the rest as prompts."""
+        whole = max(self.least_s, self._pass_s(tokens + prompt, sequences))
+        if prompt <= 0 or self.scale.decode == self.scale.prefill:  # as nearly always: half the work
+            return self.scale.decode * whole
+        bare = max(self.least_s, self._pass_s(tokens, sequences))
+        return self.scale.decode * bare + self.scale.prefill * (whole - bare)
 
     def _pass_s(self, tokens: float, sequences: float) -> float:
         """All but attention: `tokens` through all layers, `sequences` of which ask for a next token."""

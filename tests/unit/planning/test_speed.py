@@ -8,19 +8,25 @@ from hypothesis import strategies as st
 from tests.unit.planning.fleets import model
 
 from llmfleet.planner.catalog import catalog
+from llmfleet.planner.catalog.types import Gpu
 from llmfleet.planner.errors import InputError
 from llmfleet.planner.memory.types import Shape
+from llmfleet.planner.model.types import Model
 from llmfleet.planner.plan import Expected
 from llmfleet.planner.speed.batching import batching
-from llmfleet.planner.speed.estimate import estimate, steps_of
+from llmfleet.planner.speed.estimate import figures, seen, steps_of
 from llmfleet.planner.speed.request import Limits, Request
 
 QWEN32 = "Qwen/Qwen3-32B"
 
 
+def estimate(which: Model, gpu: Gpu, shape: Shape, precision: str, **load: object) -> Expected:
+    return figures(seen(which, gpu, shape, precision, **load), gpu)  # type: ignore[arg-type]
+
+
 def speed(name: str = QWEN32, gpu: str = "H100", tp: int = 2, precision: str = "bf16", **load: object) -> Expected:
     given = {"input_len": 1024, "output_len": 512, **load}
-    return estimate(model(name), catalog().gpu(gpu), Shape(tp=tp), precision, **given)  # type: ignore[arg-type]
+    return estimate(model(name), catalog().gpu(gpu), Shape(tp=tp), precision, **given)
 
 
 # Qwen3-32B in bf16 under vLLM on H100 SXM, measured: NVIDIA's aiconfigurator 0.12, silicon_sample.csv (Apache-2.0).

@@ -14,8 +14,9 @@ from llmfleet.planner.figures import Expected
 from llmfleet.planner.memory.types import EngineOptions, Shape
 from llmfleet.planner.model.types import Model
 from llmfleet.planner.speed.calibration import calibrated
-from llmfleet.planner.speed.instance import Load, instance_speed
+from llmfleet.planner.speed.instance import Load, instance_seen, instance_speed
 from llmfleet.planner.speed.measurements import Measurement, as_document, read_measurements
+from llmfleet.planner.speed.seen import Seen
 
 DOCS = Path(__file__).parents[3] / "docs" / "calibration.md"
 RUN = {"gpu": "A800-80G", "model": "Qwen/Qwen3-32B", "precision": "bf16", "tp": 2, "input_len": 1000,
@@ -37,6 +38,10 @@ def speed(gpu: Gpu, name: str = "Qwen/Qwen3-32B", tp: int = 2, load: Load = LOAD
     return instance_speed(model(name), gpu, Shape(tp), EngineOptions(), load)
 
 
+def seen(gpu: Gpu, load: Load = LOAD) -> Seen:
+    return instance_seen(model(), gpu, Shape(2), EngineOptions(), load)
+
+
 def with_runs(*runs: dict[str, object], gpu: str = "A800-80G") -> Gpu:
     return calibrated(catalog(), read_measurements(text(*runs))).gpu(gpu)
 
@@ -54,11 +59,28 @@ def test_the_documented_file_is_one() -> None:
     assert documented >= set(Measurement.model_fields) - {"date"} | {"source"}
 
 
-def test_the_measured_point_itself_comes_out_as_measured() -> None:
-    got = speed(with_runs({**RUN, "tpot_ms": 1.3 * ESTIMATE.tpot_ms, "ttft_ms": 1.5 * ESTIMATE.ttft_ms}))
-    assert got.tpot_ms == pytest.approx(1.3 * ESTIMATE.tpot_ms, rel=0.02)
-    assert got.source == "calibrated"
-    assert got.ttft_ms > ESTIMATE.ttft_ms
+@pytest.mark.parametrize("load", [Load(1000, 300, 2), Load(1000, 300, rate=1.5)])
+@pytest.mark.parametrize(("decode", "prefill"), [(1.3, 1.5), (0.7, 1.6), (1.6, 0.7)])
+def test_the_measured_point_itself_comes_out_as_measured(load: Load, decode: float, prefill: float) -> None:
+    before = seen(catalog().gpu("A800-80G"), load)
+    ttft, token = 1000 * prefill * before.ttft_mean_s, 1000 * decode * before.token_s
+    run = {**RUN, "concurrency": load.concurrency, "request_rate": load.rate, "tpot_ms": token, "ttft_ms": ttft}
+    gpu = with_runs({name: value for name, value in run.items() if value is not None})
+    assert 1000 * seen(gpu, load).token_s == pytest.approx(token, rel=0.02)
+    assert 1000 * seen(gpu, load).ttft_mean_s == pytest.approx(ttft, rel=0.02)
+    assert speed(gpu, load=load).source == "calibrated"
+
+
+def test_what_prompts_take_of_a_step_follows_the_first_token() -> None:
+    """As long as before with prompts that take less of it: a batch that decodes alone is slower then."""
+    usual, load = catalog().gpu("A800-80G"), Load(1000, 300, 2)
+    before = seen(usual, load)
+    run = {**RUN, "concurrency": 2, "tpot_ms": 1000 * before.token_s, "ttft_ms": 600 * before.ttft_mean_s}
+    gpu = with_runs(run)
+    (pace,) = gpu.paces
+    assert pace.prefill < 0.8
+    assert 1.0 < pace.decode < 1.2
+    assert seen(gpu, Load(100, 900, 16)).token_s > seen(usual, Load(100, 900, 16)).token_s
 
 
 def test_tokens_per_second_do_in_place_of_tpot() -> None:

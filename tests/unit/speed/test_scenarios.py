@@ -9,7 +9,7 @@ from llmfleet.planner.figures import Expected
 from llmfleet.planner.memory.estimate import estimate as budget
 from llmfleet.planner.memory.types import EngineOptions, Shape
 from llmfleet.planner.model.reader import model_from_config
-from llmfleet.planner.speed.estimate import estimate, most_sequences
+from llmfleet.planner.speed.estimate import most_sequences, seen
 from llmfleet.planner.speed.instance import Load, instance_speed
 from llmfleet.planner.speed.request import Request
 
@@ -34,10 +34,10 @@ def pipeline_tokens_per_s(gpu: str, layers: tuple[int, ...]) -> float:
     memory = budget(LLAMA_30B, card, shape, EngineOptions(max_model_len=2048, max_num_batched_tokens=2048))
     assert memory.kv is not None
     held = float(memory.kv.tokens)
-    return estimate(
+    return seen(
         LLAMA_30B, card, shape, "fp16", input_len=763, output_len=232, kv_tokens=held, nic_bits_s=10e9,
         concurrency=most_sequences(Request(763, 232), held, 256), max_num_batched_tokens=2048, version=(0, 4, 0),
-    ).output_tokens_per_s  # fmt: skip
+    ).tokens_per_s  # fmt: skip
 
 
 def test_pipelines_of_one_kind_of_gpu_each() -> None:
