@@ -3,8 +3,9 @@
     python benchmarks/client.py cost                       streaming requests a second against a trivial server (Envoy)
     python benchmarks/client.py agree --peer "COMMAND"     medians beside a peer's: aiperf, guidellm or vllm bench
 
-The server of `agree` is a simulated engine (launch/rehearse), which takes the same time for the same requests. COMMAND
-is a peer's program, for example /opt/aiperf/bin/aiperf; its name says which it is.
+The server of `agree` is a simulated engine (launch/rehearse), which takes the same time for the same requests, and its
+users each wait for their answer: arrivals at random times would be others for either. COMMAND is a peer's program, for
+example /opt/aiperf/bin/aiperf; its name says which it is.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TOKENS = 8
 TOKENIZER = os.environ.get("PEER_TOKENIZER", "m")  # folder of a tokenizer for peers
 VLLM_BENCH = "import argparse\nfrom vllm.benchmarks.serve import add_cli_args, main\np = argparse.ArgumentParser()\n"
 VLLM_BENCH += "add_cli_args(p)\nmain(p.parse_args())"  # what `vllm bench serve` runs, also where that command does not
-RATE, INPUT, OUTPUT, COUNT = 4.0, 800, 64, 200
+INPUT, OUTPUT, COUNT = 800, 64, 200
 
 
 def cost(count: int) -> None:
@@ -73,22 +74,30 @@ def _streaming(port: int) -> dict[str, Any]:
     return listener
 
 
-def agree(peer: str, rate: float) -> None:
+def agree(peer: str, users: int, speed: float) -> None:
     """The peer first; then ours with prompts as long as the server found the peer's to be, on average."""
     with tempfile.TemporaryDirectory() as folder:
         (port,) = free_ports(1)
-        server = simulated(Path(folder), port)
+        server = simulated(Path(folder), port, speed)
         try:
-            theirs = _peer(peer, port, rate, Path(folder))
+            theirs = _peer(peer, port, users, Path(folder))
             mean = _figure(port, "vllm:prompt_tokens_total") / _figure(port, "vllm:request_success_total")
-            ours = _ours(port, rate, mean)
+            before = _ttft(port)
+            ours = _ours(port, users, mean)
+            own = [now - then for now, then in zip(_ttft(port), before, strict=True)]
         finally:
             server.stop()
-    print(f"{rate:g} requests/s at random times, {COUNT} requests, {mean:.0f} tokens in, {OUTPUT} out")
+    print(f"{users} users in a closed loop, {COUNT} requests, {mean:.0f} tokens in, {OUTPUT} out")
     print(f"{'ms':<16} TTFT p50   TPOT p50    E2E p50   requests/s")
     for name, row in ((Path(peer).name, theirs), ("llmfleet bench", ours)):
         print(f"{name:<16} {row['ttft']:8.1f}   {row['tpot']:8.2f}   {row['e2e']:8.1f}   {row['rps']:8.3f}")
+    print(f"{'the server':<16} {1000 * own[0] / own[1]:8.1f}   on average by its own clock, during ours")
     print(f"{'difference':<16} " + "   ".join(f"{ours[k] / theirs[k] - 1:+8.1%}" for k in ours))
+
+
+def _ttft(port: int) -> tuple[float, float]:
+    """Seconds, and how many."""
+    return tuple(_figure(port, f"vllm:time_to_first_token_seconds_{part}") for part in ("sum", "count"))  # type: ignore[return-value]
 
 
 def _figure(port: int, name: str) -> float:
@@ -133,19 +142,19 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _ours(port: int, rate: float, tokens: float) -> dict[str, float]:
+def _ours(port: int, users: int, tokens: float) -> dict[str, float]:
     target = Target("m", address(f"http://127.0.0.1:{port}"), "m", "chat")
     shape = Shape(tokens, None, OUTPUT)
     bench = Bench(target, Plan(shape, Limits(), requests=COUNT, warm=8), lambda *_: None)
     bench.look()
-    got = bench.measure(Load(rate=rate)).figures
+    got = bench.measure(Load(users=users)).figures
     return {"ttft": got.ttft_ms["p50"], "tpot": got.tpot_ms["p50"], "e2e": got.e2e_ms["p50"], "rps": got.requests_per_s}
 
 
-def _peer(command: str, port: int, rate: float, folder: Path) -> dict[str, float]:
+def _peer(command: str, port: int, users: int, folder: Path) -> dict[str, float]:
     run = {"aiperf": _aiperf, "guidellm": _guidellm}.get(Path(command).name, _vllm)
     start = time.monotonic()
-    row = run(command, f"http://127.0.0.1:{port}", rate, folder)
+    row = run(command, f"http://127.0.0.1:{port}", users, folder)
     print(f"({Path(command).name}: {time.monotonic() - start:.0f} s from start to end)")
     return row
 
@@ -157,11 +166,11 @@ def _call(argv: list[str], folder: Path) -> None:
         sys.exit(f"{argv[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
-def _aiperf(command: str, url: str, rate: float, folder: Path) -> dict[str, float]:
+def _aiperf(command: str, url: str, users: int, folder: Path) -> dict[str, float]:
     out = folder / "aiperf"
     argv = [command, "profile", "-m", "m", "--url", url, "--endpoint-type", "chat", "--streaming",
             "--tokenizer", "builtin",
-            "--request-rate", str(rate), "--arrival-pattern", "poisson",
+            "--concurrency", str(users),
             "--request-count", str(COUNT), "--warmup-request-count", "8",
             "--isl", str(INPUT), "--osl", str(OUTPUT), "--extra-inputs", "ignore_eos:true", "--ui", "none",
             "--artifact-dir", str(out), "--use-server-token-count"]  # fmt: skip
@@ -171,11 +180,11 @@ def _aiperf(command: str, url: str, rate: float, folder: Path) -> dict[str, floa
             "e2e": body["request_latency"]["p50"], "rps": body["request_throughput"]["avg"]}  # fmt: skip
 
 
-def _guidellm(command: str, url: str, rate: float, folder: Path) -> dict[str, float]:
+def _guidellm(command: str, url: str, users: int, folder: Path) -> dict[str, float]:
     out = folder / "guidellm.json"
     data = f"prompt_tokens={INPUT},output_tokens={OUTPUT}"
     argv = [command, "benchmark", "run", "--target", url, "--model", "m", "--processor", TOKENIZER,
-            "--data", data, "--profile", "poisson", "--rate", str(rate),
+            "--data", data, "--profile", "concurrent", "--rate", str(users),
             "--max-requests", str(COUNT),
             "--warmup", "0.1", "--outputs", "json", "--output-path", str(out)]  # fmt: skip
     _call(argv, folder)
@@ -189,14 +198,14 @@ def _guidellm(command: str, url: str, rate: float, folder: Path) -> dict[str, fl
             "e2e": 1000 * median("request_latency"), "rps": rate}  # fmt: skip
 
 
-def _vllm(command: str, url: str, rate: float, folder: Path) -> dict[str, float]:
+def _vllm(command: str, url: str, users: int, folder: Path) -> dict[str, float]:
     """`command` is a Python whose environment has vLLM."""
     out = folder / "vllm.json"
     argv = [command, "-c", VLLM_BENCH, "--backend", "openai-chat", "--base-url", url,
             "--endpoint", "/v1/chat/completions", "--model", "m", "--tokenizer", TOKENIZER, "--dataset-name", "random",
             "--random-input-len", str(INPUT), "--random-output-len", str(OUTPUT), "--num-prompts", str(COUNT),
             "--num-warmups", "8",
-            "--request-rate", str(rate), "--burstiness", "1.0", "--ignore-eos",
+            "--max-concurrency", str(users), "--ignore-eos",
             "--save-result", "--result-filename", str(out),
             "--percentile-metrics", "ttft,tpot,itl,e2el"]  # fmt: skip
     _call(argv, folder)
@@ -209,10 +218,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cost", "agree"))
     parser.add_argument("--peer", default="aiperf")
-    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--users", type=int, default=4)
+    parser.add_argument("--speed", type=float, default=1.0, help="of the simulated engine; 1: 7B on one H100")
     parser.add_argument("--requests", type=int, default=6000)
     asked = parser.parse_args()
-    cost(asked.requests) if asked.what == "cost" else agree(asked.peer, asked.rate)
+    cost(asked.requests) if asked.what == "cost" else agree(asked.peer, asked.users, asked.speed)
 
 
 if __name__ == "__main__":

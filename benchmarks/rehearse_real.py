@@ -1,10 +1,10 @@
 """A rehearsal beside the engine that it simulates: `make bench-rehearse`, some five minutes.
 
-One real vLLM on CPU, a small model. `llmfleet bench` measures it and writes calibration.yaml: a few users first, which
-tells what it can, then a part of that at random times. The plan is made again with that; then other requests of the
-kind, at the same moments, go to the real engine and to a rehearsal of the plan. Both have the same number of KV blocks,
-fewer than the documents need. Real prompts are token numbers, so that their lengths and what they share are exact.
-Passes no judgement on a machine that does other work: see the load.
+One real vLLM on CPU, a small model. `llmfleet bench` measures it: a few users first, which tells what it can, then a
+part of that at random times, before and after other requests of the kind go to it. Its calibration.yaml has both, since
+a machine that does other work is not as fast at one time as at another. The plan is made again with that, and the same
+other requests, at the same moments, go to a rehearsal of it. Both have the same number of KV blocks, fewer than the
+documents need. Real prompts are token numbers, so that their lengths and what they share are exact.
 """
 
 from __future__ import annotations
@@ -54,14 +54,18 @@ def with_blocks(fleet: Fleet, blocks: int) -> Fleet:
     return replace(fleet, engines=tuple(replace(engine, blocks=blocks - 1) for engine in fleet.engines))
 
 
-def measured(url: str, users: int, part: float) -> Figures:
-    """As `llmfleet bench` does: at a part of what so many users get."""
+def bench_of(url: str) -> Bench:
     shape = Shape(INPUT, INPUT_P99, OUTPUT, OUTPUT_P99, SHARED, DOCUMENTS, 2048)
     target = Target("chat-n1-0", address(url), "chat", "generate")
     bench = Bench(target, BenchPlan(shape, Limits(), requests=120, warm=12), lambda *_: None)
     bench.look()
-    most = bench.measure(Load(users=users)).figures.requests_per_s
-    return bench.measure(Load(rate=most * part)).figures
+    return bench
+
+
+def stream_of(path: Path, scenario: Scenario) -> Stream:
+    decision, plan = decided(path)
+    (stream,) = streams_of(with_blocks(fleet_of(decision, plan), BLOCKS), decision.demands, scenario)
+    return stream
 
 
 def asked(stream: Stream, client: Client) -> Iterator[bytes]:
@@ -109,22 +113,27 @@ def one_round(env: EngineEnv, folder: Path, users: int, part: float, requests: i
     world, path = world_of(env, folder, rate=1.0)
     limits = {"--num-gpu-blocks-override": str(BLOCKS), "--enable-prompt-tokens-details": ""}
     with running_engine(world, limits) as url:
-        got = measured(url, users, part)
-        rate = got.rate_rps or 0.0
-        point = measurement(world.inventory, world.plan.instances[0], got)
-        write_calibration(path.with_name("calibration.yaml"), [point])
-        path.write_text(path.read_text().replace("rate: 1.0", f"rate: {rate:.3f}"))
-        decision, plan = decided(path)
-        fleet, scenario = with_blocks(fleet_of(decision, plan), BLOCKS), Scenario(requests, documents=DOCUMENTS)
-        (stream,) = streams_of(fleet, decision.demands, scenario)
-        real = replayed(url, stream, scenario.warm)
+        bench = bench_of(url)
+        most = bench.measure(Load(users=users)).figures.requests_per_s
+        rate = round(most * part, 3)
+        path.write_text(path.read_text().replace("rate: 1.0", f"rate: {rate}"))
+        scenario = Scenario(requests, documents=DOCUMENTS)
+        before = bench.measure(Load(rate=rate)).figures
+        real = replayed(url, stream_of(path, scenario), scenario.warm)
+        after = bench.measure(Load(rate=rate)).figures
+    points = [measurement(world.inventory, world.plan.instances[0], got) for got in (before, after)]
+    write_calibration(path.with_name("calibration.yaml"), points)
+    decision, plan = decided(path)
+    fleet = with_blocks(fleet_of(decision, plan), BLOCKS)
     done = rehearse(
         plan, fleet, decision.demands, scenario, (), speed=1.0, say=lambda _: None, progress=lambda *_: None
     )
     (mine,) = done.report.services
-    ttft, tpot = got.ttft_ms["p50"], got.tpot_ms["p50"]
-    print(f"\nCalibrated at {rate:.2f}/s: TTFT {ttft:.0f} ms, TPOT {tpot:.1f} ms, hits {got.prefix_hit_rate}")
-    print(f"Then {requests} other requests at that rate:\n")
+    for when, got in (("before", before), ("after", after)):
+        ttft, tpot = got.ttft_ms["p50"], got.tpot_ms["p50"]
+        hits = got.prefix_hit_rate
+        print(f"\nBench {when}, {rate:.2f}/s: TTFT p50 {ttft:.0f} ms, TPOT p50 {tpot:.1f} ms, hits {hits}")
+    print(f"\n{requests} other requests at that rate:\n")
     print("| | vLLM | rehearsed | |\n|---|---|---|---|")
     print(row("TTFT p50, ms", real.ttft_ms["p50"], mine.ttft_ms["p50"]))
     print(row("TPOT p50, ms", real.tpot_ms["p50"], mine.tpot_ms["p50"]))
