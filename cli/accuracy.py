@@ -12,7 +12,7 @@ import typer
 
 from llmfleet.cli.output import console, counted, echo_json
 from llmfleet.cli.workspace import workspace_folder
-from llmfleet.launch.bench.calibrate import ACCURACY, Compared
+from llmfleet.launch.bench.compare import ACCURACY, Compared
 from llmfleet.planner.errors import InputError
 
 

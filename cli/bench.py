@@ -39,7 +39,7 @@ from llmfleet.cli.bench_options import (
     Users,
     Warm,
 )
-from llmfleet.cli.bench_results import compared_with, limited, show, write_measured, write_plots
+from llmfleet.cli.bench_results import calibrating, compared_with, limited, show, write_measured, write_plots
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
 from llmfleet.cli.workspace import plan_path, read_inventory, read_plan
 from llmfleet.launch.bench.measure import Bench, Knee, Load, Measured, Plan
@@ -48,6 +48,8 @@ from llmfleet.planner.traffic.traces import read_trace
 
 if TYPE_CHECKING:
     from llmfleet.launch.bench.stream import Sample
+
+MODERATE = 0.7  # of what users in a loop get
 
 
 def bench(
@@ -102,28 +104,29 @@ def bench(
     if calibrate and (url or router):
         raise InputError("--calibrate measures single instances", hint="Leave out --url and --router.")
     asked = from_url(url, model, task, options) if url else from_plan(fleet, plan, names, router, options, inventory)
-    results = [_one(one, options, knee=knee, quiet=quiet or as_json) for one in asked]
-    compared = compared_with(asked, results, fleet, inventory) if fleet is not None and not knee else []
-    if calibrate and fleet is not None:
-        write_measured(asked, results, fleet, inventory, quiet=quiet or as_json)
+    results = [_one(one, options, knee=knee, calibrate=calibrate, quiet=quiet or as_json) for one in asked]
+    compared = compared_with(calibrating(asked, results, fleet), fleet, inventory) if fleet is not None else []
     write_plots(results, asked, html, svg)
     show(results, compared, as_json=as_json, quiet=quiet)
+    if calibrate and fleet is not None:
+        write_measured(asked, results, fleet, inventory, quiet=quiet or as_json)
     if any(limited(result) for result in results):
         raise typer.Exit(1)
 
 
-def _one(asked: Asked, o: Options, *, knee: bool, quiet: bool) -> Measured | Knee:
-    load = o.load(asked.instance)
-    plan = asked.plan
+def _one(asked: Asked, o: Options, *, knee: bool, calibrate: bool, quiet: bool) -> Measured | Knee:
+    load, plan = o.load(asked.instance), asked.plan
     if o.trace is not None:
         load, plan = _traced(o.trace, plan)
     with _bar(asked.target.name, quiet=quiet) as progress:
         bench = Bench(asked.target, plan, progress)
         bench.look()
-        if not knee:
-            return bench.measure(load)
-        start = o.rate or (asked.instance.capacity_rps if asked.instance and asked.instance.capacity_rps else 1.0)
-        return bench.knee(start)
+        if knee:
+            capacity = asked.instance.capacity_rps if asked.instance else None
+            return bench.knee(o.rate or capacity or 1.0)
+        if calibrate and not o.loads:  # users in a loop queue together: that says little of how fast prompts are read
+            load = Load(rate=MODERATE * bench.measure(load).figures.requests_per_s)
+        return bench.measure(load)
 
 
 def _traced(path: Path, plan: Plan) -> tuple[Load, Plan]:

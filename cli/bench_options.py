@@ -65,10 +65,14 @@ class Options:
     seed: int
     key_env: str | None
 
+    @property
+    def loads(self) -> int:
+        """How many kinds of load were asked for."""
+        return sum(given is not None for given in (self.users, self.rate, self.trace))
+
     def load(self, instance: Instance | None) -> Load:
         """Raises InputError for several at once. Without any: a user for each place of the instance, 16 elsewhere."""
-        given = [v for v in (self.users, self.rate, self.trace) if v is not None]
-        if len(given) > 1:
+        if self.loads > 1:
             raise InputError("--users, --rate and --trace exclude each other", hint="Give one of them.")
         if self.rate is not None:
             return Load(rate=self.rate)

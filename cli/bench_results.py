@@ -15,25 +15,38 @@ from llmfleet.planner.errors import InputError
 
 if TYPE_CHECKING:
     from llmfleet.cli.bench_asked import Asked
-    from llmfleet.launch.bench.calibrate import Compared
+    from llmfleet.launch.bench.compare import Compared
     from llmfleet.planner.inventory.model import Inventory
     from llmfleet.planner.plan import Instance
+    from llmfleet.planner.speed.measurements import Measurement
 
 
-def compared_with(asked: list[Asked], results: list[Measured | Knee], fleet: Inventory, path: Path) -> list[Compared]:
+def calibrating(
+    asked: list[Asked], results: list[Measured | Knee], fleet: Inventory
+) -> list[tuple[Asked, Measurement]]:
+    """What was measured of whole instances, with what their engines say of themselves."""
+    from llmfleet.launch.bench.calibrate import kv_blocks, measurement
+
+    found = []
+    for one, result in zip(asked, results, strict=True):
+        if one.instance is not None and whole(one.instance) and isinstance(result, Measured) and result.figures.ttft_ms:
+            blocks = kv_blocks(one.target.where) if one.instance.engine == "vllm" else None
+            found.append((one, measurement(fleet, one.instance, result.figures, blocks)))
+    return found
+
+
+def compared_with(measured: list[tuple[Asked, Measurement]], fleet: Inventory, path: Path) -> list[Compared]:
     from llmfleet.cli.calibration import catalog_for
-    from llmfleet.launch.bench.calibrate import compare, kv_blocks, measurement
+    from llmfleet.launch.bench.compare import compare
     from llmfleet.launch.models.services import service_models
 
     models = service_models(fleet, path)
     catalog = catalog_for(path, models.values())
     found = []
-    for one, result in zip(asked, results, strict=True):
-        if one.instance is not None and whole(one.instance) and isinstance(result, Measured) and result.figures.ttft_ms:
-            made = measurement(fleet, one.instance, result.figures)
-            blocks = kv_blocks(one.target.where)
-            compared = compare(made, one.instance, models[one.instance.service], catalog, blocks)
-            found += [compared] if compared else []
+    for one, made in measured:
+        assert one.instance is not None  # noqa: S101 - `calibrating` has no others
+        compared = compare(made, one.instance, models[one.instance.service], catalog)
+        found += [compared] if compared else []
     _remember(found, path)
     return found
 
@@ -43,7 +56,7 @@ def _remember(compared: list[Compared], path: Path) -> None:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from llmfleet.launch.bench.calibrate import ACCURACY
+    from llmfleet.launch.bench.compare import ACCURACY
 
     if compared:
         folder = workspace_folder(path)
@@ -57,21 +70,23 @@ def write_measured(
     asked: list[Asked], results: list[Measured | Knee], fleet: Inventory, path: Path, *, quiet: bool
 ) -> None:
     from llmfleet.cli.calibration import FILE_NAME
-    from llmfleet.launch.bench.calibrate import measurement, write_calibration
+    from llmfleet.launch.bench.calibrate import throughput, write_calibration
 
-    made = [
-        measurement(fleet, one.instance, result.figures)
-        for one, result in zip(asked, results, strict=True)
-        if one.instance is not None and whole(one.instance)
-        and isinstance(result, Measured) and not limited(result) and result.figures.ttft_ms
+    sound = [(one, result) for one, result in zip(asked, results, strict=True) if not limited(result)]
+    made = [m for _, m in calibrating([one for one, _ in sound], [result for _, result in sound], fleet)]
+    tables = [
+        table
+        for one, result in sound
+        if one.instance is not None and whole(one.instance) and isinstance(result, Knee)
+        and (table := throughput(fleet, one.instance, one.plan.shape, result))
     ]  # fmt: skip
-    if not made:
+    if not made and not tables:
         raise InputError(
             "nothing was measured that could calibrate",
-            hint="Errors, the client's own limits and shared GPUs rule it out.",
+            hint="Errors, the client's own limits, knees without an SLO and shared GPUs rule it out.",
         )
     target = path.resolve().parent / FILE_NAME
-    count = write_calibration(target, made)
+    count = write_calibration(target, made, tables)
     if not quiet:
         held = counted(count, "measurement")
         typer.echo(f"{target} holds {held}. next: llmfleet plan · llmfleet router reload", err=True)

@@ -11,6 +11,7 @@ from llmfleet.planner.candidates.engines import label
 from llmfleet.planner.candidates.prune import more
 from llmfleet.planner.choose.decision import Decision
 from llmfleet.planner.inventory.kept import rule
+from llmfleet.planner.speed.throughputs import measured_rate
 
 NONE = Options()
 PART_NAMES = {0.5: "half", 0.25: "a quarter"}
@@ -22,7 +23,7 @@ def instance_reason(decision: Decision, c: Candidate) -> str:
     options = decision.options.get(c.service, NONE)
     shape = [f"{_shape(c)}, as the inventory says"] if c.demand.service.placement else _width(c, options)
     shape = _chain(c, options) if c.stages else shape
-    sentences = [*shape, _room(c), _place(decision, c), _engine(c)]
+    sentences = [*shape, _measured(c), _room(c), _place(decision, c), _engine(c)]
     return " ".join(f"{_capital(s)}." for s in sentences if s)
 
 
@@ -61,7 +62,20 @@ def _speed(c: Candidate) -> str:
     rating = c.ratings[bucket.name]
     rate = rating.inside.rate or rating.best_effort.rate
     kept = " inside the SLO" if _has_slo(c) and rating.inside.rate else ""
-    return f"{amount(rate)} req/s{kept} at {tokens(bucket.request.input_len)} tokens a prompt"
+    measured = measured_rate(c.node_class.gpu, c.demand.service.model, c.shape, bucket.request)
+    known = "" if measured is None else ", as measured,"
+    return f"{amount(rate)} req/s{kept}{known} at {tokens(bucket.request.input_len)} tokens a prompt"
+
+
+def _measured(c: Candidate) -> str:
+    """How far measurements of just such an instance are from the estimate that they replace."""
+    known = c.measured
+    if known is None:
+        return ""
+    decode, prefill = (f"{factor:.2f}" for factor in (known.decode, known.prefill))
+    if not c.demand.buckets[0].request.output_len:
+        return f"as measured: prompts take {prefill} times what was estimated"
+    return f"as measured: decode steps take {decode} times what was estimated, prompts {prefill} times"
 
 
 def _usual(c: Candidate) -> Bucket:

@@ -14,6 +14,7 @@ from llmfleet.planner.choose.shares import spread
 from llmfleet.planner.inventory.gpus import parse_gpus
 from llmfleet.planner.plan import Rejected, Unused
 
+APART = 0.15  # measured from estimated time
 CLOSE = 1e-3  # of a demand: what the optimizer may give up
 
 
@@ -66,7 +67,19 @@ def warnings(decision: Decision) -> list[str]:
     for demand in decision.demands:
         said += _short(decision, demand)
     said += _context(decision)
-    return said + _redundancy(decision)
+    return said + _apart(decision) + _redundancy(decision)
+
+
+def _apart(decision: Decision) -> list[str]:
+    """Measurements that the estimate was far from: one of the two may be wrong."""
+    said: dict[str, None] = {}
+    for c in decision.counts:
+        known = c.measured
+        factor = known.decode if known and c.demand.buckets[0].request.output_len else known.prefill if known else 1.0
+        if not 1 / (1 + APART) <= factor <= 1 + APART:
+            where = f"{c.service} on {c.node_class.name} ({c.label})"
+            said[f"{where} was measured to take {factor:.2f} times what is estimated; the plan goes by that"] = None
+    return list(said)
 
 
 def _short(decision: Decision, demand: Demand) -> list[str]:

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from llmfleet.cli.output import grouped, percent
 from llmfleet.cli.render.simulate import milliseconds
-from llmfleet.launch.bench.calibrate import APART
+from llmfleet.launch.bench.compare import APART
 from llmfleet.launch.bench.figures import Figures
 from llmfleet.launch.bench.measure import Knee, Measured
 
 if TYPE_CHECKING:
-    from llmfleet.launch.bench.calibrate import Compared
+    from llmfleet.launch.bench.compare import Compared
 
 
 def document(results: Sequence[Measured | Knee], compared: Sequence[Compared]) -> dict[str, Any]:
@@ -66,10 +66,11 @@ def render_knee(knee: Knee, console: Console) -> None:
     )
     table = _table("rate", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "goodput", "in SLO")
     for f in knee.points:
-        inside = abs((f.rate_rps or 0) - knee.rate_rps) < 1e-9
+        inside = f.rate_rps is not None and abs(f.rate_rps - knee.rate_rps) < 1e-9
         table.add_row(
-            f"{f.rate_rps:.3g}/s", *_ms(f.ttft_ms, "p50", "p95", "p99"), *_ms(f.tpot_ms, "p50", "p95"),
-            f"{f.goodput_rps:g}/s", percent(f.attained), style="bold green" if inside else "",
+            f"{f.rate_rps:.3g}/s" if f.rate_rps else "alone",
+            *_ms(f.ttft_ms, "p50", "p95", "p99"), *_ms(f.tpot_ms, "p50", "p95"), f"{f.goodput_rps:g}/s",
+            percent(f.attained), style="bold green" if inside else "",
         )  # fmt: skip
     console.print(table)
 

@@ -1,76 +1,39 @@
-"""From what was measured to calibration.yaml, and how far the estimate was off."""
+"""From what was measured to calibration.yaml."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 from llmfleet.launch.bench.client import Address
 from llmfleet.launch.bench.figures import Figures
+from llmfleet.launch.bench.measure import THE_SLO, Knee
+from llmfleet.launch.bench.prompts import Shape
 from llmfleet.launch.record.state import write_atomically
-from llmfleet.planner.catalog import Catalog
-from llmfleet.planner.errors import FleetError
 from llmfleet.planner.inventory.gpus import parse_gpus
 from llmfleet.planner.inventory.model import Inventory
-from llmfleet.planner.memory.estimate import estimate
-from llmfleet.planner.memory.types import EngineOptions, Shape
-from llmfleet.planner.model.types import Model
 from llmfleet.planner.plan import Instance
-from llmfleet.planner.speed.instance import Load, instance_seen
-from llmfleet.planner.speed.measurements import Measurement, as_document, read_measurements
-from llmfleet.planner.speed.seen import Seen
+from llmfleet.planner.speed.measurements import CalibrationFile, Measurement, as_document, read_calibration
+from llmfleet.planner.speed.throughputs import ThroughputTable
 
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16"}
-ACCURACY = "accuracy.jsonl"  # beside the plan: past comparisons
-APART = 0.15  # an estimate that is further off is worth a warning
 HEAD = "# Written by llmfleet bench. llmfleet plan reads it; see docs/calibration.md.\n"
 KV_BLOCKS = re.compile(r'^vllm:cache_config_info\{.*\bnum_gpu_blocks="(\d+)"', re.MULTILINE)
+Entry = TypeVar("Entry", Measurement, ThroughputTable)
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """The estimate for exactly the load that was measured, in ms. Errors: (estimated - measured) / measured.
-
-    KV blocks are arithmetic, from the bytes that the plan gives the engine: they should be equal. None: not known.
-    """
-
-    instance: str
-    gpu: str
-    source: str
-    estimated_ttft_ms: float
-    measured_ttft_ms: float
-    estimated_tpot_ms: float | None
-    measured_tpot_ms: float | None
-    planned_kv_blocks: int | None = None
-    measured_kv_blocks: int | None = None
-
-    @property
-    def ttft_error(self) -> float:
-        return self.estimated_ttft_ms / self.measured_ttft_ms - 1 if self.measured_ttft_ms else 0.0
-
-    @property
-    def tpot_error(self) -> float | None:
-        if not self.estimated_tpot_ms or not self.measured_tpot_ms:
-            return None
-        return self.estimated_tpot_ms / self.measured_tpot_ms - 1
-
-    @property
-    def apart(self) -> bool:
-        """By the TPOT, which says how fast the engine is; by the TTFT where nothing is decoded."""
-        error = self.tpot_error if self.tpot_error is not None else self.ttft_error
-        return abs(error) > APART
-
-
-def measurement(inventory: Inventory, instance: Instance, got: Figures) -> Measurement:
-    gpus = inventory.node(instance.nodes[0]).gpus or ""
+def measurement(
+    inventory: Inventory, instance: Instance, got: Figures, kv_blocks: int | None = None
+) -> Measurement:
+    """`kv_blocks`: what the running engine says it has."""
     generates = instance.task == "generate"
     return Measurement(
-        gpu=parse_gpus(gpus).name,
+        gpu=_gpu(inventory, instance),
         model=instance.model,
         precision=instance.quantization or PRECISIONS.get(instance.dtype, instance.dtype),
         tp=instance.tp,
@@ -87,73 +50,56 @@ def measurement(inventory: Inventory, instance: Instance, got: Figures) -> Measu
         ttft_ms=got.ttft_ms.get("mean"),
         tpot_ms=got.tpot_ms.get("mean") if generates else None,
         output_tokens_per_s=(got.output_tokens_per_s or None) if generates else None,
-        source=f"llmfleet bench, {instance.id}",
+        kv_blocks=kv_blocks,
+        source=_source(instance),
         date=date.today().isoformat(),
     )
 
 
-def compare(
-    one: Measurement, instance: Instance, model: Model, catalog: Catalog, kv_blocks: int | None = None
-) -> Compared | None:
-    """`kv_blocks`: what the running engine says. None where nothing can be estimated of such hardware."""
-    try:
-        seen = _estimate(one, instance, model, catalog)
-        planned_blocks = _planned_blocks(one, instance, model, catalog) if instance.engine == "vllm" else None
-    except FleetError:
+def _gpu(inventory: Inventory, instance: Instance) -> str:
+    return parse_gpus(inventory.node(instance.nodes[0]).gpus or "").name
+
+
+def _source(instance: Instance) -> str:
+    return f"llmfleet bench, {instance.id}"
+
+
+def throughput(inventory: Inventory, instance: Instance, shape: Shape, knee: Knee) -> ThroughputTable | None:
+    """What the instance takes inside the SLO, at those mean lengths; None where nothing bounded it but the client."""
+    if not knee.rate_rps or knee.bounded_by != THE_SLO or instance.task != "generate":
         return None
-    return Compared(
-        instance=instance.id,
-        gpu=one.gpu,
-        source="calibrated" if catalog.gpu(one.gpu).paces else "roofline",
-        estimated_ttft_ms=1000 * seen.ttft_mean_s,
-        measured_ttft_ms=one.ttft_ms or 0.0,
-        estimated_tpot_ms=1000 * seen.token_s if one.output_len else None,
-        measured_tpot_ms=one.tpot_ms,
-        planned_kv_blocks=planned_blocks,
-        measured_kv_blocks=kv_blocks,
+    return ThroughputTable(
+        gpu=_gpu(inventory, instance),
+        model=instance.model,
+        tp=instance.tp,
+        pp=instance.pp,
+        input=(round(shape.input_mean),),
+        output=(round(shape.output_mean),),
+        requests_per_s=((float(f"{knee.rate_rps:.4g}"),),),
+        source=_source(instance),
     )
 
 
-def _estimate(one: Measurement, instance: Instance, model: Model, catalog: Catalog) -> Seen:
-    load = Load(one.input_len, one.output_len, one.concurrency, one.request_rate, one.prefix_hit)
-    gpu, shape = catalog.gpu(one.gpu), _shape(one, instance)
-    return instance_seen(model, gpu, shape, _options(instance), load, one.precision, engine=one.engine)
+def write_calibration(path: Path, made: Sequence[Measurement], tables: Sequence[ThroughputTable] = ()) -> int:
+    """Adds to the file; what it has of the same instance, and of the same lengths, is replaced.
 
-
-def _planned_blocks(one: Measurement, instance: Instance, model: Model, catalog: Catalog) -> int | None:
-    """None for engines without a KV cache."""
-    options = replace(
-        _options(instance),
-        dtype=instance.dtype,
-        quantization=instance.quantization,
-        kv_cache_dtype=instance.kv_cache_dtype,
-    )
-    kv = estimate(model, catalog.gpu(one.gpu), _shape(one, instance), options).kv
-    return kv.gpu_blocks if kv else None
-
-
-def _shape(one: Measurement, instance: Instance) -> Shape:
-    return Shape(one.tp, one.pp, pp_partition=instance.pp_partition)
-
-
-def _options(instance: Instance) -> EngineOptions:
-    return EngineOptions(
-        version=instance.engine_version if instance.engine == "vllm" else None,
-        max_model_len=instance.max_model_len,
-        max_num_seqs=instance.max_num_seqs,
-        max_num_batched_tokens=instance.max_num_batched_tokens,
-        kv_cache_memory_bytes=instance.kv_cache_memory_bytes or None,
-    )
-
-
-def write_calibration(path: Path, made: Sequence[Measurement]) -> int:
-    """Adds to the file; what it has of the same instance is replaced. Returns how many it holds then."""
-    known = list(read_measurements(path.read_bytes(), str(path))) if path.is_file() else []
-    sources = {one.source for one in made}
-    kept = [*(one for one in known if one.source not in sources), *made]
-    text = HEAD + yaml.safe_dump(as_document(kept), sort_keys=False, allow_unicode=True)
+    Returns how many entries it holds then. Raises InventoryError for a file that is none.
+    """
+    known = read_calibration(path.read_bytes(), str(path)) if path.is_file() else CalibrationFile()
+    measurements, throughputs = _joined(known.measurements, made), _joined(known.throughputs, tables)
+    text = HEAD + yaml.safe_dump(as_document(measurements, throughputs), sort_keys=False, allow_unicode=True)
     write_atomically(path, text.encode())
-    return len(kept)
+    return len(measurements) + len(throughputs)
+
+
+def _joined(known: Iterable[Entry], made: Sequence[Entry]) -> list[Entry]:
+    new: set[Hashable] = {_of(one) for one in made}
+    kept = [one for one in known if _of(one) not in new]
+    return kept + list(made)
+
+
+def _of(one: Measurement | ThroughputTable) -> Hashable:
+    return (one.source, one.input, one.output) if isinstance(one, ThroughputTable) else one.source
 
 
 def kv_blocks(where: Address) -> int | None:

@@ -17,8 +17,10 @@ from llmfleet.launch.bench.stream import Sample
 from llmfleet.planner.errors import HealthError, InputError
 
 PROBE_BYTES = 1200
+THE_SLO = "the SLO"  # what bounds a knee that says something of the engine
 KNEE_STEPS = 6
 KNEE_WIDTH = 1.08  # the knee is known to this factor
+ALONE = 10  # requests, one after the other
 LEAST_SECONDS = 8.0  # of one step of the search
 
 
@@ -119,6 +121,9 @@ class Bench:
     def knee(self, start: float) -> Knee:
         """Doubles or halves the rate until it knows one inside and one outside, then cuts the distance between them."""
         self._warm_up()
+        alone = self._alone()
+        if alone.attained * 100 < self._plan.limits.percentile:
+            return Knee(self._target.name, 0.0, f"{THE_SLO}, which a request alone misses", (alone,))
         tried: list[tuple[float, Figures]] = []
         inside, outside, rate = 0.0, None, start
         for _ in range(2 * KNEE_STEPS):
@@ -138,7 +143,10 @@ class Bench:
                 break
             else:
                 rate = (inside * outside) ** 0.5
-        return Knee(self._target.name, inside, "the SLO" if outside is not None else "nothing yet", _points(tried))
+        return Knee(self._target.name, inside, THE_SLO if outside is not None else "nothing yet", _points(tried))
+
+    def _alone(self) -> Figures:
+        return self._once(Load(users=1), ALONE)
 
     def _at_rate(self, rate: float) -> Figures:
         """At least some seconds and some dozens of requests, since a queue takes a while to grow."""

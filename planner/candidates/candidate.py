@@ -12,6 +12,7 @@ from llmfleet.planner.memory.types import Memory, Shape
 from llmfleet.planner.plan import Role
 from llmfleet.planner.speed.batching import Batching, Steady, batching
 from llmfleet.planner.speed.estimate import most_sequences
+from llmfleet.planner.speed.pace import Scale, measured_itself
 from llmfleet.planner.speed.request import Limits, Request
 from llmfleet.planner.speed.steps import Steps
 
@@ -103,6 +104,14 @@ class Candidate:
     @property
     def label(self) -> str:
         return shape_label(self.shape)
+
+    @property
+    def measured(self) -> Scale | None:
+        """Measured over estimated time, where just such an instance was measured."""
+        engine = self.engine
+        return measured_itself(
+            self.node_class.gpu, engine.engine, self.demand.model.name, engine.precision, self.shape
+        )  # fmt: skip
 
     def batching(self, request: Request, limits: Limits) -> Batching:
         most = most_sequences(request, self.kv_tokens or None, self.settings.max_num_seqs)

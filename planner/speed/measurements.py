@@ -46,6 +46,7 @@ class Measurement(Strict):
     ttft_ms: Milliseconds | None = None
     tpot_ms: Milliseconds | None = None
     output_tokens_per_s: float | None = Field(default=None, gt=0, le=1e8)
+    kv_blocks: int | None = Field(default=None, gt=0, le=1_000_000_000, description="As the running engine has them.")
     source: str | None = Field(default=None, max_length=1000, description="Where the figures are from.")
     date: str | None = Field(default=None, description="Of the run, as 2026-11-25.")
 
@@ -77,9 +78,14 @@ def read_calibration(text: str | bytes, file: str = FILE_NAME) -> CalibrationFil
     return found
 
 
-def as_document(measurements: Iterable[Measurement]) -> dict[str, Any]:
+def as_document(measurements: Iterable[Measurement], tables: Iterable[ThroughputTable] = ()) -> dict[str, Any]:
     """What a YAML writer dumps: keys in the order of the documentation, without those that say nothing."""
-    return {"version": 1, "measurements": [m.model_dump(exclude_defaults=True) for m in measurements]}
+    found: dict[str, Any] = {"version": 1}
+    for name, entries in (("measurements", measurements), ("throughputs", tables)):
+        kept = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries]
+        if kept or name == "measurements":
+            found[name] = kept
+    return found
 
 
 def _contradictions(index: int, one: Measurement) -> Iterator[Finding]:

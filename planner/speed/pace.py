@@ -35,17 +35,26 @@ OTHER_MODEL, OTHER_SHAPE = 0.12, 0.07
 
 def scale_of(gpu: Gpu, engine: EngineName, model: str, precision: str, shape: Shape) -> Scale:
     """ESTIMATED without measurements of such GPUs under that engine."""
-    if not gpu.paces:
-        return ESTIMATED
+    itself = measured_itself(gpu, engine, model, precision, shape)
+    if itself is not None:
+        return itself
     mine = [p for p in gpu.paces if p.engine == engine]
-    same = [p for p in mine if (p.model, p.precision) == (model, plain(precision))]
-    exact = [p for p in same if (p.tp, p.pp) == (shape.tp, shape.pp)]
-    if exact:
-        return _scale(exact, 1.0)
+    same = _same(mine, model, precision)
     before = (KNOWN if gpu.calibrated else UNKNOWN) ** 2
     if same:
         return _scale(same, before / (before + OTHER_SHAPE**2 / len(same)))
     return _scale(mine, before / (before + OTHER_MODEL**2 / len(mine))) if mine else ESTIMATED
+
+
+def measured_itself(gpu: Gpu, engine: EngineName, model: str, precision: str, shape: Shape) -> Scale | None:
+    """By measurements of just such an instance; None without any."""
+    same = _same([p for p in gpu.paces if p.engine == engine], model, precision)
+    exact = [p for p in same if (p.tp, p.pp) == (shape.tp, shape.pp)]
+    return _scale(exact, 1.0) if exact else None
+
+
+def _same(paces: Sequence[Pace], model: str, precision: str) -> list[Pace]:
+    return [p for p in paces if (p.model, p.precision) == (model, plain(precision))]
 
 
 def _scale(paces: Sequence[Pace], trust: float) -> Scale:

@@ -10,7 +10,8 @@ import pytest
 from tests.unit.simulate.engines import FLEET
 
 from llmfleet.cli.app import main
-from llmfleet.launch.bench.calibrate import ACCURACY, Compared, write_calibration
+from llmfleet.launch.bench.calibrate import write_calibration
+from llmfleet.launch.bench.compare import ACCURACY, Compared
 from llmfleet.planner.speed.measurements import Measurement, read_measurements
 
 

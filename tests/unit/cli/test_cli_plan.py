@@ -140,9 +140,13 @@ def test_a_calibration_beside_the_inventory_is_used(run: Run, inventory: Path) -
     run_of = "gpu: CPU-4G, engine: llama.cpp, model: Qwen/Qwen2.5-0.5B-Instruct, precision: q4_k_m, input_len: 100"
     file = inventory.parent / "calibration.yaml"
     file.write_text(f"measurements: [{{{run_of}, {figures}}}]\n")
-    after = json.loads(run("plan", "--json").out)["instances"][0]["expected"]
+    plan = json.loads(run("plan", "--json").out)
+    after, reason = plan["instances"][0]["expected"], plan["instances"][0]["reason"]
     assert after["source"] == "calibrated"
     assert after["tpot_ms"] > 1.2 * before["tpot_ms"]
+    factor = reason.split("As measured: decode steps take ")[1].split()[0]
+    assert float(factor) > 1.2
+    assert any(f"was measured to take {factor} times what is estimated" in warning for warning in plan["warnings"])
     file.write_text("measurements: [{gpu: CPU-4G}]\n")
     broken = run("plan")
     assert broken.code == 2
