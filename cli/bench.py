@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,17 +40,18 @@ from llmfleet.cli.bench_options import (
     Users,
     Warm,
 )
-from llmfleet.cli.bench_results import calibrating, compared_with, limited, show, write_measured, write_plots
+from llmfleet.cli.bench_results import limited, report, taken
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
-from llmfleet.cli.workspace import plan_path, read_inventory, read_plan
+from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory, read_plan
 from llmfleet.launch.bench.measure import Bench, Knee, Load, Measured, Plan
+from llmfleet.launch.events import silent
 from llmfleet.planner.errors import InputError
 from llmfleet.planner.traffic.traces import read_trace
 
 if TYPE_CHECKING:
     from llmfleet.launch.bench.stream import Sample
 
-MODERATE = 0.7  # of what users in a loop get
+MODERATE = 0.5  # of what users in a loop get
 
 
 def bench(
@@ -104,13 +106,11 @@ def bench(
     if calibrate and (url or router):
         raise InputError("--calibrate measures single instances", hint="Leave out --url and --router.")
     asked = from_url(url, model, task, options) if url else from_plan(fleet, plan, names, router, options, inventory)
-    results = [_one(one, options, knee=knee, calibrate=calibrate, quiet=quiet or as_json) for one in asked]
-    compared = compared_with(calibrating(asked, results, fleet), fleet, inventory) if fleet is not None else []
-    write_plots(results, asked, html, svg)
-    show(results, compared, as_json=as_json, quiet=quiet)
-    if calibrate and fleet is not None:
-        write_measured(asked, results, fleet, inventory, quiet=quiet or as_json)
-    if any(limited(result) for result in results):
+    logs = load_fleet(inventory, silent) if calibrate else None
+    how = partial(_one, o=options, knee=knee, calibrate=calibrate, quiet=quiet or as_json)
+    found = [taken(one, how(one), fleet, logs) for one in asked]
+    report(found, fleet, inventory, html=html, svg=svg, calibrate=calibrate, as_json=as_json, quiet=quiet)
+    if any(limited(t.result) for t in found):
         raise typer.Exit(1)
 
 

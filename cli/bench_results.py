@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,44 +13,77 @@ import typer
 from llmfleet.cli.output import console, counted, echo_json
 from llmfleet.cli.workspace import workspace_folder
 from llmfleet.launch.bench.measure import Knee, Measured
-from llmfleet.planner.errors import InputError
+from llmfleet.planner.errors import FleetError, InputError
 
 if TYPE_CHECKING:
     from llmfleet.cli.bench_asked import Asked
     from llmfleet.launch.bench.compare import Compared
+    from llmfleet.launch.bench.startup import Startup
+    from llmfleet.launch.fleet import Fleet
     from llmfleet.planner.inventory.model import Inventory
     from llmfleet.planner.plan import Instance
     from llmfleet.planner.speed.measurements import Measurement
 
-
-def calibrating(
-    asked: list[Asked], results: list[Measured | Knee], fleet: Inventory
-) -> list[tuple[Asked, Measurement]]:
-    """What was measured of whole instances, with what their engines say of themselves."""
-    from llmfleet.launch.bench.calibrate import kv_blocks, measurement
-
-    found = []
-    for one, result in zip(asked, results, strict=True):
-        if one.instance is not None and whole(one.instance) and isinstance(result, Measured) and result.figures.ttft_ms:
-            blocks = kv_blocks(one.target.where) if one.instance.engine == "vllm" else None
-            found.append((one, measurement(fleet, one.instance, result.figures, blocks)))
-    return found
+FEW = 0.01
 
 
-def compared_with(measured: list[tuple[Asked, Measurement]], fleet: Inventory, path: Path) -> list[Compared]:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """`measurement`: of an instance that has its GPUs for itself, and answered."""
+
+    asked: Asked
+    result: Measured | Knee
+    measurement: Measurement | None = None
+
+
+def taken(asked: Asked, result: Measured | Knee, inventory: Inventory | None, fleet: Fleet | None) -> Taken:
+    """With what the engine says of itself; in its log too where `fleet` says how its node is reached."""
+    from llmfleet.launch.bench.calibrate import measurement
+
+    instance = asked.instance
+    if inventory is None or instance is None or not whole(instance) or isinstance(result, Knee):
+        return Taken(asked, result)
+    if not result.figures.ttft_ms:
+        return Taken(asked, result)
+    startup = _startup(asked, instance, fleet) if instance.engine == "vllm" else None
+    return Taken(asked, result, measurement(inventory, instance, result.figures, startup))
+
+
+def _startup(asked: Asked, instance: Instance, fleet: Fleet | None) -> Startup:
+    from llmfleet.launch.bench.startup import from_metrics, with_log
+
+    known = from_metrics(asked.target.where)
+    try:
+        return with_log(known, fleet, instance.id) if fleet else known
+    except FleetError as error:
+        typer.echo(f"the log of {instance.id} was not read: {error.message}", err=True)
+        return known
+
+
+def report(
+    found: Sequence[Taken], fleet: Inventory | None, path: Path, *,
+    html: Path | None, svg: Path | None, calibrate: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """`path`: the inventory's."""
+    compared = compared_with(found, fleet, path) if fleet is not None else []
+    write_plots(found, html, svg)
+    show([t.result for t in found], compared, as_json=as_json, quiet=quiet)
+    if calibrate and fleet is not None:
+        write_measured(found, fleet, path, quiet=quiet or as_json)
+
+
+def compared_with(all_taken: Sequence[Taken], fleet: Inventory, path: Path) -> list[Compared]:
     from llmfleet.cli.calibration import catalog_for
     from llmfleet.launch.bench.compare import compare
     from llmfleet.launch.models.services import service_models
 
     models = service_models(fleet, path)
     catalog = catalog_for(path, models.values())
-    found = []
-    for one, made in measured:
-        assert one.instance is not None  # noqa: S101 - `calibrating` has no others
-        compared = compare(made, one.instance, models[one.instance.service], catalog)
-        found += [compared] if compared else []
-    _remember(found, path)
-    return found
+    pairs = [(t.measurement, t.asked.instance) for t in all_taken]
+    found = [compare(m, instance, models[instance.service], catalog) for m, instance in pairs if m and instance]
+    known = [compared for compared in found if compared]
+    _remember(known, path)
+    return known
 
 
 def _remember(compared: list[Compared], path: Path) -> None:
@@ -66,20 +101,17 @@ def _remember(compared: list[Compared], path: Path) -> None:
             file.writelines(json.dumps({"at": now, **asdict(c)}) + "\n" for c in compared)
 
 
-def write_measured(
-    asked: list[Asked], results: list[Measured | Knee], fleet: Inventory, path: Path, *, quiet: bool
-) -> None:
+def write_measured(all_taken: Sequence[Taken], fleet: Inventory, path: Path, *, quiet: bool) -> None:
     from llmfleet.cli.calibration import FILE_NAME
     from llmfleet.launch.bench.calibrate import throughput, write_calibration
 
-    sound = [(one, result) for one, result in zip(asked, results, strict=True) if not limited(result)]
-    made = [m for _, m in calibrating([one for one, _ in sound], [result for _, result in sound], fleet)]
-    tables = [
-        table
-        for one, result in sound
-        if one.instance is not None and whole(one.instance) and isinstance(result, Knee)
-        and (table := throughput(fleet, one.instance, one.plan.shape, result))
+    made = [t.measurement for t in all_taken if t.measurement and not limited(t.result) and not failed(t.result)]
+    knees = [(t.asked, t.result) for t in all_taken if isinstance(t.result, Knee)]
+    found = [
+        throughput(fleet, asked.instance, asked.plan.shape, knee)
+        for asked, knee in knees if asked.instance and whole(asked.instance)
     ]  # fmt: skip
+    tables = [table for table in found if table]
     if not made and not tables:
         raise InputError(
             "nothing was measured that could calibrate",
@@ -102,15 +134,20 @@ def limited(result: Measured | Knee) -> bool:
     return isinstance(result, Measured) and result.figures.client_limited is not None
 
 
-def write_plots(results: list[Measured | Knee], asked: list[Asked], html: Path | None, svg: Path | None) -> None:
+def failed(result: Measured | Knee) -> bool:
+    """More than a request in a hundred: those that were answered then say little of the engine."""
+    return isinstance(result, Measured) and sum(result.figures.errors.values()) > FEW * result.figures.requests
+
+
+def write_plots(all_taken: Sequence[Taken], html: Path | None, svg: Path | None) -> None:
     from llmfleet.launch.bench.plot import latency_svg, page
 
     if html is None and svg is None:
         return
     pictures = []
-    for one, result in zip(asked, results, strict=True):
-        points = result.points if isinstance(result, Knee) else (result.figures,)
-        pictures.append(latency_svg(one.target.name, points, one.plan.limits))
+    for t in all_taken:
+        points = t.result.points if isinstance(t.result, Knee) else (t.result.figures,)
+        pictures.append(latency_svg(t.asked.target.name, points, t.asked.plan.limits))
     for path, text in ((html, page("llmfleet bench", pictures)), (svg, pictures[0])):
         if path is not None:
             try:

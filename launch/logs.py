@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from llmfleet.launch.fleet import Fleet, node_folder
 from llmfleet.launch.transport import open_transport
+from llmfleet.launch.transport.base import Transport
 from llmfleet.planner.errors import CommandError, UnknownNameError
 from llmfleet.planner.near import nearest
 
 
 def logs(fleet: Fleet, instance: str, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
     """Lines of an instance's output, or of "router" or "ray-head". Ends when the file ends, or never with `follow`."""
+    with _log_of(fleet, instance) as (transport, path):
+        stream = transport.stream(("tail", "-n", str(lines), *(("-F",) if follow else ()), "--", path))
+        try:
+            yield from stream.lines()
+        finally:
+            stream.close()
+
+
+def searched(fleet: Fleet, instance: str, pattern: str) -> tuple[str, ...]:
+    """All lines of an instance's output that have what an extended regular expression describes."""
+    with _log_of(fleet, instance) as (transport, path):
+        return tuple(transport.run(("grep", "-aE", "-e", pattern, "--", path)).stdout.splitlines())
+
+
+@contextmanager
+def _log_of(fleet: Fleet, instance: str) -> Iterator[tuple[Transport, str]]:
     node = fleet.inventory.node(_node_of(fleet, instance))
     transport = open_transport(node)
     try:
@@ -23,12 +41,7 @@ def logs(fleet: Fleet, instance: str, *, lines: int = 100, follow: bool = False)
             raise CommandError(
                 f"{instance} has no output yet", node=node.name, hint="llmfleet status shows whether it runs."
             )
-        tail = ("tail", "-n", str(lines), *(("-F",) if follow else ()), "--", path)
-        stream = transport.stream(tail)
-        try:
-            yield from stream.lines()
-        finally:
-            stream.close()
+        yield transport, path
     finally:
         transport.close()
 

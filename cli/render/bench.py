@@ -87,6 +87,10 @@ def render_compared(compared: Sequence[Compared], console: Console) -> None:
             f"{c.ttft_error * 100:+.0f} %", *_tpot(c), *_blocks(c), c.source,
         )  # fmt: skip
     console.print(table)
+    for c in compared:
+        if c.measured_weights_gib and c.planned_weights_gib:
+            planned, logged = f"{c.planned_weights_gib:.2f}", f"{c.measured_weights_gib:.2f}"
+            console.print(f"{c.instance}: weights of a GPU, GiB: {planned} planned, {logged} in the engine's log")
     far = [c.instance for c in compared if c.apart]
     if far:
         console.print(

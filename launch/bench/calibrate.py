@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
-from llmfleet.launch.bench.client import Address
 from llmfleet.launch.bench.figures import Figures
 from llmfleet.launch.bench.measure import THE_SLO, Knee
 from llmfleet.launch.bench.prompts import Shape
+from llmfleet.launch.bench.startup import Startup
 from llmfleet.launch.record.state import write_atomically
 from llmfleet.planner.inventory.gpus import parse_gpus
 from llmfleet.planner.inventory.model import Inventory
@@ -23,14 +23,12 @@ from llmfleet.planner.speed.throughputs import ThroughputTable
 
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16"}
 HEAD = "# Written by llmfleet bench. llmfleet plan reads it; see docs/calibration.md.\n"
-KV_BLOCKS = re.compile(r'^vllm:cache_config_info\{.*\bnum_gpu_blocks="(\d+)"', re.MULTILINE)
 Entry = TypeVar("Entry", Measurement, ThroughputTable)
 
 
 def measurement(
-    inventory: Inventory, instance: Instance, got: Figures, kv_blocks: int | None = None
+    inventory: Inventory, instance: Instance, got: Figures, startup: Startup | None = None
 ) -> Measurement:
-    """`kv_blocks`: what the running engine says it has."""
     generates = instance.task == "generate"
     return Measurement(
         gpu=_gpu(inventory, instance),
@@ -50,7 +48,7 @@ def measurement(
         ttft_ms=got.ttft_ms.get("mean"),
         tpot_ms=got.tpot_ms.get("mean") if generates else None,
         output_tokens_per_s=(got.output_tokens_per_s or None) if generates else None,
-        kv_blocks=kv_blocks,
+        **asdict(startup or Startup()),
         source=_source(instance),
         date=date.today().isoformat(),
     )
@@ -100,15 +98,3 @@ def _joined(known: Iterable[Entry], made: Sequence[Entry]) -> list[Entry]:
 
 def _of(one: Measurement | ThroughputTable) -> Hashable:
     return (one.source, one.input, one.output) if isinstance(one, ThroughputTable) else one.source
-
-
-def kv_blocks(where: Address) -> int | None:
-    """Blocks of the KV cache as the running engine says in its metrics; None where it says nothing."""
-    import httpx
-
-    try:
-        answer = httpx.get(f"{where.url}/metrics", timeout=5.0, trust_env=False)
-    except httpx.HTTPError:
-        return None
-    found = KV_BLOCKS.search(answer.text) if answer.status_code == 200 else None
-    return int(found[1]) if found else None

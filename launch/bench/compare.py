@@ -34,6 +34,8 @@ class Compared:
     measured_tpot_ms: float | None
     planned_kv_blocks: int | None = None
     measured_kv_blocks: int | None = None
+    planned_weights_gib: float | None = None  # of one GPU
+    measured_weights_gib: float | None = None
 
     @property
     def ttft_error(self) -> float:
@@ -69,6 +71,8 @@ def compare(one: Measurement, instance: Instance, model: Model, catalog: Catalog
         measured_tpot_ms=one.tpot_ms,
         planned_kv_blocks=planned_blocks,
         measured_kv_blocks=one.kv_blocks,
+        planned_weights_gib=instance.budget.weights_gib if one.weights_gib else None,
+        measured_weights_gib=one.weights_gib,
     )
 
 

@@ -47,6 +47,8 @@ class Measurement(Strict):
     tpot_ms: Milliseconds | None = None
     output_tokens_per_s: float | None = Field(default=None, gt=0, le=1e8)
     kv_blocks: int | None = Field(default=None, gt=0, le=1_000_000_000, description="As the running engine has them.")
+    kv_tokens: int | None = Field(default=None, gt=0, le=1_000_000_000_000, description="As its log says.")
+    weights_gib: float | None = Field(default=None, gt=0, le=1e5, description="Of one GPU, as its log says.")
     source: str | None = Field(default=None, max_length=1000, description="Where the figures are from.")
     date: str | None = Field(default=None, description="Of the run, as 2026-11-25.")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from tests.unit.simulate.engines import planned
 
-from llmfleet.launch.bench.calibrate import kv_blocks, throughput, write_calibration
+from llmfleet.launch.bench.calibrate import throughput, write_calibration
 from llmfleet.launch.bench.client import address
 from llmfleet.launch.bench.measure import THE_SLO, Knee
 from llmfleet.launch.bench.prompts import Shape
+from llmfleet.launch.bench.startup import Startup, from_metrics, said
 from llmfleet.planner.speed.measurements import read_calibration
 from llmfleet.planner.speed.throughputs import ThroughputTable
 
@@ -57,5 +58,27 @@ def test_what_people_wrote_stays(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_engine_that_says_nothing_has_no_known_blocks() -> None:
-    assert kv_blocks(address("http://127.0.0.1:9")) is None
+# From the logs of public start-ups (tests/data/accuracy/startups.jsonl has their sources), and of vLLM 0.32 on CPU.
+LOGS = [
+    ("INFO 07-04 model_runner.py:1110] Loading model weights took 14.9595 GB", Startup(weights_gib=14.9595)),
+    ("INFO [gpu_model_runner.py:3421] Model loading took 27.5185 GiB and 9.43 seconds", Startup(weights_gib=27.5185)),
+    ("INFO [gpu_model_runner.py:4115] Model loading took 3.63 GiB memory and 2.1 seconds", Startup(weights_gib=3.63)),
+    ("INFO [kv_cache_utils.py:1287] GPU KV cache size: 1,134,336 tokens", Startup(kv_tokens=1134336)),
+    ("INFO [kv_cache_utils.py:2327] CPU KV cache size: 7,680 tokens, Maximum concurrency for 2,048 tokens per "
+     "request: 3.75x", Startup(kv_tokens=7680)),
+    ("INFO [default_loader.py:501] Loading weights took 0.01 seconds", Startup()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "told"), LOGS)
+def test_what_a_start_up_logs(line: str, told: Startup) -> None:
+    assert said(Startup(), [line]) == told
+
+
+def test_the_last_start_up_counts() -> None:
+    lines = ["GPU KV cache size: 10 tokens", "Model loading took 1.0 GiB", "GPU KV cache size: 20 tokens"]
+    assert said(Startup(kv_blocks=5), lines) == Startup(5, 20, 1.0)
+
+
+def test_an_engine_that_says_nothing() -> None:
+    assert from_metrics(address("http://127.0.0.1:9")) == Startup()

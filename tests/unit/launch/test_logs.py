@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sim_fleet import Sim
 
-from llmfleet.launch.logs import logs
+from llmfleet.launch.logs import logs, searched
 from llmfleet.planner.errors import CommandError, TransportError, UnknownNameError
 
 
@@ -28,6 +28,16 @@ def test_the_log_that_down_left(sim: Sim) -> None:
     node = sim.nodes["h3"]
     node.files[f"{node.folder.logs}/chat-h3-0.log"] = b"last words"
     assert list(logs(sim.fleet, "chat-h3-0")) == ["last words"]
+
+
+def test_lines_that_say_something(sim: Sim) -> None:
+    node = sim.nodes["h1"]
+    log = f"{node.folder.process('chat-h1-0')}/log"
+    node.files[log] = b"one\n"
+    node.reply(("grep",), "took 2\ntook 3\n")
+    assert searched(sim.fleet, "chat-h1-0", "-e took") == ("took 2", "took 3")
+    assert node.commands[-1] == ("grep", "-aE", "-e", "-e took", "--", log)
+    assert node.closed
 
 
 @pytest.mark.parametrize("name", ["router", "ray-head"])
