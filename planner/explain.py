@@ -134,7 +134,8 @@ def _room(c: Candidate) -> str:
     request = _usual(c).request
     usual = request.input_len + request.output_len
     length = c.settings.max_model_len
-    room = f"{held / usual:.0f} requests of {tokens(usual)} or {held / length:.1f} of the full {tokens(length)}"
+    many = c.memory.kv.tokens_at(usual) / usual
+    room = f"{many:.0f} requests of {tokens(usual)} or {held / length:.1f} of the full {tokens(length)}"
     if c.engine.engine == "llama.cpp":
         room = f"{c.settings.max_num_seqs} slot{'s' * (c.settings.max_num_seqs > 1)} of {tokens(length)}"
     weights = f"weights take {budget.weights_gib:.1f} of {budget.total_gib:.1f} GiB{_each(c)}"

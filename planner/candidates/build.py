@@ -202,10 +202,10 @@ def rated(
         version=parse_version(engine.version) if engine.engine == "vllm" else None,
         graphs=not demand.service.enforce_eager,
     )
-    kv_tokens = float(memory.kv.tokens) if memory.kv else None
     ratings = {}
     for bucket in demand.buckets:
         if role == "long" or not bucket.long:
+            kv_tokens = memory.kv.tokens_at(bucket.request.held) if memory.kv else None
             most = most_sequences(bucket.request, kv_tokens, settings.max_num_seqs)
             load = batching(steps, bucket.request, most, bucket.limits)
             rating = Rating(inside=load.capacity(), best_effort=load.at_best(), idle=load.idle())

@@ -114,8 +114,12 @@ class Candidate:
         )  # fmt: skip
 
     def batching(self, request: Request, limits: Limits) -> Batching:
-        most = most_sequences(request, self.kv_tokens or None, self.settings.max_num_seqs)
-        return batching(self.steps, request, most, limits)
+        return batching(self.steps, request, self.most_sequences(request), limits)
+
+    def most_sequences(self, request: Request) -> float:
+        """At once."""
+        tokens = self.memory.kv.tokens_at(request.held) if self.memory.kv else None
+        return most_sequences(request, tokens or None, self.settings.max_num_seqs)
 
 
 def shape_label(shape: Shape) -> str:

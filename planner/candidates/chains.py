@@ -188,7 +188,7 @@ class _Line:
     def _rated(
         self, lead: NodeClass, shape: Shape, memory: Memory, steps: ChainSteps, takes: tuple[Take, ...]
     ) -> Candidate:
-        kv_tokens, sequences = float(memory.kv.tokens if memory.kv else 0), self.options.max_num_seqs or SEQUENCES
+        sequences = self.options.max_num_seqs or SEQUENCES
         settings = Settings(
             max_model_len=self.options.max_model_len or LEAST_CONTEXT,
             max_num_seqs=sequences,
@@ -200,6 +200,7 @@ class _Line:
         ratings = {}
         for bucket in self.demand.buckets:
             if not bucket.long:
+                kv_tokens = memory.kv.tokens_at(bucket.request.held) if memory.kv else None
                 most = most_sequences(bucket.request, kv_tokens, sequences)
                 load = batching(steps, bucket.request, most, bucket.limits)
                 ratings[bucket.name] = Rating(inside=load.capacity(), best_effort=load.at_best(), idle=load.idle())

@@ -6,10 +6,10 @@ Source: vllm/v1/core/kv_cache_utils.py (get_kv_cache_groups and what it calls) a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil, inf, prod
 
 from llmfleet.planner.memory.settings import HYBRID_POOL, IN_FLIGHT, LATENT, STATES_ALIGNED, V1, Settings, Version
-from llmfleet.planner.memory.types import KvCache
+from llmfleet.planner.memory.types import Held, KvCache
 from llmfleet.planner.memory.weights import partition
 from llmfleet.planner.model.storage import DTYPE_BYTES
 from llmfleet.planner.model.types import Attention, Cache, Latent, State
@@ -34,6 +34,7 @@ class Group:
 
     stages: tuple[int, ...]  # bytes of one block on each pipeline stage
     request_blocks: int
+    held: Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,15 @@ def _grouped(specs: list[tuple[int, Spec]]) -> list[list[tuple[int, Spec]]]:
 
 def _group(s: Settings, members: list[tuple[int, Spec]]) -> Group:
     stages = tuple(sum(spec.page for at, spec in members if at == stage) for stage in range(s.shape.pp))
-    return Group(stages, request_blocks(s, members[0][1]))
+    most = request_blocks(s, members[0][1])
+    return Group(stages, most, _held(members[0][1], most))
+
+
+def _held(spec: Spec, most: int) -> Held:
+    kind, span = spec.kind
+    if kind == "state":
+        return Held(spec.block_size, 0.0, most)
+    return Held(spec.block_size, span or inf, int(kind == "window"))  # a window begins within a block
 
 
 def page_bytes(s: Settings, cache: Attention | Latent, block: int) -> int:
@@ -218,6 +227,7 @@ def kv_cache(s: Settings, available: list[int], pool: Pool | None) -> KvCache | 
         max_concurrency=concurrency,
         bytes_per_block=cost,
         available_bytes=max(0, available[stage]),
+        groups=tuple(group.held for group in pool.groups),
     )
 
 

@@ -51,6 +51,18 @@ class RankBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What a request that decodes holds in a group of layers: blocks for its last `reach` tokens, and `fixed` ones."""
+
+    block_size: int
+    reach: float
+    fixed: int
+
+    def blocks(self, tokens: float) -> float:
+        return self.fixed + min(tokens, self.reach) / self.block_size
+
+
+@dataclass(frozen=True, slots=True)
 class KvCache:
     """`bytes_per_token` on one GPU; tokens, blocks and concurrency of the instance (the minimum over ranks)."""
 
@@ -61,6 +73,14 @@ class KvCache:
     max_concurrency: float
     bytes_per_block: int = 0
     available_bytes: int = 0
+    groups: tuple[Held, ...] = ()
+
+    def tokens_at(self, length: float) -> float:
+        """Tokens that fit as requests of that length. Where layers look back only so far, the shorter they are the
+        fewer: `tokens` is for the longest.
+        """
+        each = sum(group.blocks(length) for group in self.groups)
+        return self.gpu_blocks / each * length if each else float(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

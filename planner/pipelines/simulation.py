@@ -19,10 +19,9 @@ MOST_TURNS = 6_000
 def simulated_rate(candidate: Candidate) -> float:
     """Requests/s of the commonest kind, closed loop, with as many at once as the cache holds."""
     from llmfleet.planner.pipelines.steps import ChainSteps
-    from llmfleet.planner.speed.estimate import most_sequences
 
     bucket = max((b for b in candidate.demand.buckets if b.name in candidate.ratings), key=lambda b: b.part)
-    most = most_sequences(bucket.request, candidate.kv_tokens or None, candidate.settings.max_num_seqs)
+    most = candidate.most_sequences(bucket.request)
     if not isinstance(candidate.steps, ChainSteps):
         return candidate.ratings[bucket.name].best_effort.rate
     return closed_loop(candidate.steps, bucket.request, max(1, int(FULL * most)))

@@ -82,10 +82,10 @@ def _pace(c: Candidate) -> Pace:
 
 def _engine(instance: Instance, c: Candidate, paces: Mapping[Candidate, Pace]) -> Engine:
     kv = c.memory.kv if instance.task == "generate" else None
-    # The engine never hands out one block of its pool.
-    return Engine(
-        instance, c.node_class.gpu.name, paces[c], kv.block_size if kv else 16, kv.gpu_blocks - 1 if kv else 0
-    )
+    usual = max(c.demand.buckets, key=lambda bucket: bucket.part).request.held
+    # One table of blocks for all layers, as many as hold such requests. The engine never hands out one of its pool.
+    blocks = round(kv.tokens_at(usual) / kv.block_size) - 1 if kv else 0
+    return Engine(instance, c.node_class.gpu.name, paces[c], kv.block_size if kv else 16, blocks)
 
 
 def _pool(plan: Plan, service: ServicePlan, role: Role, places: Mapping[str, int]) -> RoutedPool | None:

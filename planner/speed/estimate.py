@@ -98,8 +98,10 @@ def _run(steps: Steps, request: Request, room: Room, clients: float | None, rate
 
 
 def most_sequences(request: Request, kv_tokens: float | None, max_num_seqs: int | None) -> float:
-    """Sequences at once: the cache holds each with its whole answer, and never less than one."""
-    held = kv_tokens / (request.private + request.output_len) if kv_tokens else inf
+    """Sequences at once: the cache, which has room for so many tokens of such requests (KvCache.tokens_at), holds each
+    with its whole answer; never less than one.
+    """
+    held = kv_tokens / request.held if kv_tokens else inf
     return max(1.0, min(held, max_num_seqs or MOST_SEQUENCES))
 
 

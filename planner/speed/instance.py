@@ -67,11 +67,11 @@ def instance_seen(
         memory = memory or budget(model, gpu, shape, options)
         options, memory = _started(model, gpu, shape, options, load, memory)
     s = resolve(model, gpu, shape, options)
-    tokens = float(memory.kv.tokens) if memory and memory.kv and memory.kv.tokens else None
+    tokens = memory.kv.tokens_at(load.input_len + load.output_len) if memory and memory.kv else None
     return seen(
         model, gpu, shape, precision or options.quantization or model.native_quantization or s.dtype,
         input_len=load.input_len, output_len=load.output_len, concurrency=load.concurrency, request_rate=load.rate,
-        prefix_hit=load.prefix_hit, kv_tokens=tokens, engine=engine,
+        prefix_hit=load.prefix_hit, kv_tokens=tokens or None, engine=engine,
         max_num_batched_tokens=s.max_num_batched_tokens, max_num_seqs=s.max_num_seqs,
         version=s.version if engine == "vllm" else None, graphs=not options.enforce_eager,
         kv_bytes_per_element=s.kv_element if engine == "vllm" else 2,

@@ -41,6 +41,12 @@ class Request:
         return self.input_len - HELD_ONCE * self.cached
 
 
+    @property
+    def held(self) -> float:
+        """Tokens of its own in the cache when its answer ends."""
+        return self.private + self.output_len
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds at a percentile; `z` is that percentile of the normal distribution."""

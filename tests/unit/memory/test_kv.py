@@ -114,6 +114,27 @@ def test_a_cache_never_promises_more_than_it_has(gib: float, length: int, tp: in
         assert pool.least_bytes(0) > 0
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-V2-Lite"])
+def test_a_token_takes_as_much_at_any_length(name: str) -> None:
+    found = cache(name, 40.0, max_model_len=32768)
+    assert found.tokens_at(500) == found.tokens_at(32768) == pytest.approx(found.gpu_blocks * found.block_size)
+
+
+def test_short_requests_hold_their_windows_whole() -> None:
+    """Five of six layers of Gemma 3 look back 1 024 tokens: requests of 1 500 save hardly anything there."""
+    found = cache("google/gemma-3-27b-it", 40.0, version="0.33.0", max_model_len=32768)
+    many = [found.tokens_at(length) / length for length in (1_500, 8_000, 32_768)]
+    assert many == sorted(many, reverse=True)
+    assert 0.3 * found.tokens < found.tokens_at(1_500) < 0.7 * found.tokens
+
+
+@pytest.mark.parametrize("name", ["google/gemma-3-27b-it", "openai/gpt-oss-20b", "Qwen/Qwen3-Next-80B-A3B-Instruct"])
+def test_what_decodes_holds_less_than_what_an_engine_reserves(name: str) -> None:
+    """`tokens` is for requests whose prompts are under way, each with a batch of tokens in every window."""
+    found = cache(name, 40.0, version="0.33.0", max_model_len=32768)
+    assert found.tokens <= found.tokens_at(32_768) < 2 * found.tokens
+
+
 def test_encoders_cache_nothing() -> None:
     for name in ("BAAI/bge-m3", "BAAI/bge-reranker-v2-m3"):
         memory = estimate(known(name), catalog().gpu("T4"), Shape(), EngineOptions())
