@@ -125,14 +125,14 @@ def test_short_requests_hold_their_windows_whole() -> None:
     found = cache("google/gemma-3-27b-it", 40.0, version="0.33.0", max_model_len=32768)
     many = [found.tokens_at(length) / length for length in (1_500, 8_000, 32_768)]
     assert many == sorted(many, reverse=True)
-    assert 0.3 * found.tokens < found.tokens_at(1_500) < 0.7 * found.tokens
+    assert found.tokens_at(1_500) == pytest.approx(32768 / (6 * 65 + 93.75) * 1_500)
 
 
 @pytest.mark.parametrize("name", ["google/gemma-3-27b-it", "openai/gpt-oss-20b", "Qwen/Qwen3-Next-80B-A3B-Instruct"])
 def test_what_decodes_holds_less_than_what_an_engine_reserves(name: str) -> None:
     """`tokens` is for requests whose prompts are under way, each with a batch of tokens in every window."""
     found = cache(name, 40.0, version="0.33.0", max_model_len=32768)
-    assert found.tokens <= found.tokens_at(32_768) < 2 * found.tokens
+    assert found.tokens <= found.tokens_at(32_768) < 4 * found.tokens
 
 
 def test_encoders_cache_nothing() -> None:
