@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from llmfleet.launch.commands.engines import engine_process
-from llmfleet.launch.commands.ray import Managed, in_ray, ray_head_process, ray_worker_process
+from llmfleet.launch.commands.ray import Managed, gpu_resources, in_ray, ray_head_process, ray_worker_process
 from llmfleet.launch.commands.vllm import rank_name, rank_process
 from llmfleet.launch.engine_key import key_path
 from llmfleet.launch.fleet import NodeFolder
@@ -69,7 +69,11 @@ def ray_processes(
             address=addresses[name],
             folder=folders[name],
             head_address=addresses[plan.head],
-            managed=Managed(indices, next(i.accelerator for i in instances if name in i.gpus and in_ray(i))),
+            managed=Managed(
+                indices,
+                next(i.accelerator for i in instances if name in i.gpus and in_ray(i)),
+                resources=gpu_resources(node_of[name], indices),
+            ),
         )
         for name, indices in sorted(gpus.items())
     )

@@ -13,12 +13,14 @@ from llmfleet.launch.fleet import NodeFolder
 from llmfleet.launch.nodes.process import Process
 from llmfleet.launch.nodes.scratch import scratch_env, scratch_folder
 from llmfleet.launch.transport.base import Argv
+from llmfleet.planner.inventory.gpus import parse_gpus
 from llmfleet.planner.inventory.model import Node
 from llmfleet.planner.plan import Instance
 
 PORT = 6379
 DASHBOARD_PORT = 6389  # on loopback; what is left of the dashboard without its pages
 NODE_RESOURCE = "llmfleet_node_"  # one of it on each node: it pins stages, and shows who has joined
+GPU_RESOURCE = "llmfleet_gpu_"  # as many of it as GPUs of that kind: what else runs in the cluster can ask for a kind
 OBJECT_STORE_BYTES = 200_000_000  # vLLM sends its data past Ray's object store
 STOP_GRACE_S = 20.0
 # Everywhere: TCP_USER_TIMEOUT of Ray's connections, two minutes by default. Until then an actor that streamed to a node
@@ -54,6 +56,10 @@ class Managed:
     cpus: int = 1
     resources: Mapping[str, int] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+def gpu_resources(node: Node, indices: Sequence[int]) -> dict[str, int]:
+    return {f"{GPU_RESOURCE}{parse_gpus(node.gpus).name}": len(indices)} if node.gpus else {}
 
 
 def ray_head_process(node: Node, *, address: str, folder: NodeFolder, managed: Managed = Managed()) -> Process:

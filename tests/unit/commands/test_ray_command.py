@@ -8,6 +8,7 @@ from command_nodes import FOLDER, node
 from llmfleet.launch.commands.ray import (
     SILENT_NODE,
     Managed,
+    gpu_resources,
     parse_ray_status,
     ray_head_process,
     ray_status_command,
@@ -51,6 +52,15 @@ def test_a_worker_brings_its_planned_gpus_and_its_own_interface() -> None:
     assert made.env["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
     assert made.env["GLOO_SOCKET_IFNAME"] == "bond0"
     assert made.env["VLLM_HOST_IP"] == "10.0.1.11"
+
+
+def test_the_kind_of_gpu_is_a_resource() -> None:
+    a800 = node("a800-1")
+    managed = Managed((2, 3), resources=gpu_resources(a800, (2, 3)))
+    made = ray_worker_process(
+        a800, address="10.0.1.11", folder=FOLDER, head_address="10.0.0.10", managed=managed
+    )  # fmt: skip
+    assert """--resources '{"llmfleet_node_a800-1": 1, "llmfleet_gpu_A800-80G": 2}'""" in shlex.join(made.argv)
 
 
 def test_ascend_devices_are_a_resource_of_another_name() -> None:
