@@ -25,7 +25,7 @@ help:
 	@echo 'make fuzz-router   its classifier against a JSON parser, 200 000 bodies'
 	@echo 'make check-exports router show --format in HAProxy, nginx, vllm-router, smg and LiteLLM'
 	@echo 'make lab       real hosts in network namespaces; needs root, says so where it is missing'
-	@echo 'make lab-long  what takes minutes more there: Ray Serve on several hosts, a lost Ray worker'
+	@echo 'make lab-long  what takes minutes more there: Ray Serve on several hosts, lost hosts under Ray, watch and up'
 	@echo
 	@echo 'PYTHON=python3.12 before or after the target chooses another Python (3.11 or newer).'
 
