@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -9,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -116,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(50_000)  # little in a short run is garbage, and looking for it costs a tenth of the time
     args = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in args, "--json" in args
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without our characters shows "?", not a traceback
@@ -138,14 +141,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         typer.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            _drop_output()
+            full = FleetError("no space is left on the device", hint="Free some where output and .llmfleet/ go.")
+            return report_error(full, as_json=False)
         return report_crash(error, as_json=as_json)
     finally:
         gc.freeze()  # the interpreter would look through all of it once more before it ends, for nothing
+
+
+def _open_closed() -> None:
+    """Streams that the caller closed lead nowhere; else the next file that is opened would take their place."""
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process runs
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(args: list[str]) -> int:

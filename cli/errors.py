@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from llmfleet.cli.printable import printable
 from llmfleet.planner.errors import FleetError, InventoryError, NodesError
 
 CRASHED = 1
@@ -21,19 +22,21 @@ def report_error(error: FleetError, *, as_json: bool) -> int:
     if isinstance(error, InventoryError):
         count = len(error.problems)
         _echo(f"{count} problem{'s' * (count != 1)} in {error.problems[0].file}" if count else "", error.hint)
-        typer.echo(error.message, err=True)
+        typer.echo(printable(error.message), err=True)
     else:
         _echo(where + error.message, error.hint)
     return error.exit_code
 
 
 def report_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context else ""
+    if context and message == context.get_help():  # no command: its help is the message
+        typer.echo(message, err=True)
+        return error.exit_code
     if as_json:
-        _echo_json(error.format_message(), "", error.exit_code, [])
-    if hasattr(error, "show"):
-        error.show()
-    else:
-        _echo(error.format_message(), "")
+        _echo_json(message, hint, error.exit_code, [])
+    _echo(message, hint)
     return error.exit_code
 
 
@@ -59,9 +62,9 @@ def _problems(error: FleetError) -> list[dict[str, Any]]:
 
 def _echo(message: str, hint: str) -> None:
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
     if hint:
-        typer.echo(f"  → {hint}", err=True)
+        typer.echo(printable(f"  → {hint}"), err=True)
 
 
 def _echo_json(message: str, hint: str, exit_code: int, problems: list[dict[str, Any]]) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from llmfleet.cli.console import SafeConsole
 from llmfleet.cli.progress import changes, duration, outcome
 from llmfleet.launch.events import (
     Event,
@@ -90,7 +91,7 @@ class Screen:
 @contextmanager
 def live_progress(stream: TextIO, *, dry_run: bool) -> Iterator[Observer]:
     screen = Screen(dry_run=dry_run)
-    console = Console(file=stream, highlight=False)
+    console = SafeConsole(file=stream, highlight=False)
 
     def observe(event: Event) -> None:
         line = screen.hear(event)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from llmfleet.cli.options import DEFAULT_INVENTORY, InstanceArgument, InventoryOption, Json, Quiet
 from llmfleet.cli.output import echo_json
+from llmfleet.cli.printable import printable
 from llmfleet.cli.progress import plain_progress
 from llmfleet.cli.workspace import load_fleet
 from llmfleet.launch import logs as operation
@@ -41,6 +43,13 @@ def logs(
         return
     try:
         for line in found:
-            typer.echo(line)
+            typer.echo(_on_screen(line) if sys.stdout.isatty() else line)
     except KeyboardInterrupt:
         raise typer.Exit() from None
+
+
+def _on_screen(line: str) -> str:
+    """Engines write what clients sent: colours go, of a bar that overwrote itself the end stays."""
+    from rich.text import Text
+
+    return printable(Text.from_ansi(line).plain)

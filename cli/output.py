@@ -27,9 +27,9 @@ def echo_json(value: Any) -> None:
 
 def console() -> Console:
     """For stdout: colours and the terminal's own width on a terminal; elsewhere plain and wide."""
-    from llmfleet.cli.console import PipedConsole  # Rich is slow to load: only what draws tables waits for it
+    from llmfleet.cli.console import SafeConsole  # Rich is slow to load: only what draws tables waits for it
 
-    return PipedConsole(highlight=False, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE)
+    return SafeConsole(highlight=False, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE)
 
 
 def write_file(path: Path, text: str, option: str) -> None:

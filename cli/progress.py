@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from llmfleet.cli.printable import printable
 from llmfleet.launch.events import (
     Event,
     Note,
@@ -57,7 +58,7 @@ class PlainProgress:
         line = plain_line(event, dry_run=self._dry_run)
         if line is not None:
             with self._mutex:
-                self._out.write(line + "\n")
+                self._out.write(printable(line) + "\n")
                 self._out.flush()
 
 

@@ -10,6 +10,7 @@ import typer
 from llmfleet.cli.interrupt import interruptible
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
 from llmfleet.cli.output import counted, echo_json
+from llmfleet.cli.printable import printable
 from llmfleet.cli.progress import plain_progress, progress
 from llmfleet.cli.workspace import load_fleet
 from llmfleet.launch import router_view as operation
@@ -89,7 +90,7 @@ def diff(inventory: InventoryOption = DEFAULT_INVENTORY, as_json: Json = False, 
     if as_json:
         echo_json(dict(changes))
     elif changes:
-        typer.echo("\n".join(changes.values()))
+        typer.echo(printable("\n".join(changes.values())))
     elif not quiet:
         typer.echo("Nothing would change.")
 

@@ -13,6 +13,7 @@ import typer
 
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption
 from llmfleet.cli.plan import plan_of, write_plan
+from llmfleet.cli.printable import printable
 from llmfleet.cli.progress import plain_progress
 from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory
 from llmfleet.launch.units import watch as watch_unit
@@ -61,7 +62,7 @@ def watch(
 
 
 def _say(text: str) -> None:
-    typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
+    typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {printable(text)}")
 
 
 def _say_json(text: str) -> None:
