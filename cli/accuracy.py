@@ -55,7 +55,7 @@ def _groups(past: Sequence[Compared]) -> dict[tuple[str, str], list[Compared]]:
 def _past(inventory: Path) -> list[Compared]:
     file = workspace_folder(inventory) / ACCURACY
     try:
-        lines = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         past = [Compared(**{k: line[k] for k in Compared.__dataclass_fields__ if k in line}) for line in lines]
     except FileNotFoundError:
         past = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from llmfleet.cli.bench_asked import Asked, from_plan, from_url, read_text
+from llmfleet.cli.bench_asked import Asked, from_plan, from_url
 from llmfleet.cli.bench_options import (
     Calibrate,
     Documents,
@@ -45,8 +45,8 @@ from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
 from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory, read_plan
 from llmfleet.launch.bench.measure import Bench, Knee, Load, Measured, Plan
 from llmfleet.launch.events import silent
+from llmfleet.launch.traffic_files import trace_of
 from llmfleet.planner.errors import InputError
-from llmfleet.planner.traffic.traces import read_trace
 
 if TYPE_CHECKING:
     from llmfleet.launch.bench.stream import Sample
@@ -131,7 +131,7 @@ def _one(asked: Asked, o: Options, *, knee: bool, calibrate: bool, quiet: bool) 
 
 def _traced(path: Path, plan: Plan) -> tuple[Load, Plan]:
     """The first `--requests` of the file, at their own times."""
-    rows = read_trace(read_text(path), str(path))[: plan.requests]
+    rows = trace_of(path)[: plan.requests]
     lengths = tuple((r.prompt, r.answer, r.blocks) for r in rows)
     return Load(arrivals=tuple(r.at for r in rows)), replace(plan, lengths=lengths)
 

@@ -12,6 +12,7 @@ from llmfleet.launch.bench.client import address
 from llmfleet.launch.bench.figures import Limits
 from llmfleet.launch.bench.measure import Plan, Target
 from llmfleet.launch.bench.prompts import Shape
+from llmfleet.launch.named_files import read_named
 from llmfleet.planner.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _plan(o: Options, shape: Shape, limits: Limits) -> Plan:
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return read_named(path).decode(errors="replace")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 

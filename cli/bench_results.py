@@ -97,7 +97,7 @@ def _remember(compared: list[Compared], path: Path) -> None:
         folder = workspace_folder(path)
         folder.mkdir(exist_ok=True)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with (folder / ACCURACY).open("a") as file:
+        with (folder / ACCURACY).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"at": now, **asdict(c)}) + "\n" for c in compared)
 
 
@@ -151,7 +151,7 @@ def write_plots(all_taken: Sequence[Taken], html: Path | None, svg: Path | None)
     for path, text in ((html, page("llmfleet bench", pictures)), (svg, pictures[0])):
         if path is not None:
             try:
-                path.write_text(text)
+                path.write_text(text, encoding="utf-8")
             except OSError as error:
                 raise InputError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmfleet.launch.named_files import read_named
 from llmfleet.planner.errors import FleetError, InputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def with_calibration(catalog: Catalog, file: Path, model_of: Callable[[str], Mod
     from llmfleet.planner.speed.throughputs import with_throughputs
 
     try:
-        text = file.read_bytes()
+        text = read_named(file)
     except OSError as error:
         raise InputError(
             f"{file} cannot be read: {error.strerror}", hint="docs/calibration.md has its format; bench writes it."

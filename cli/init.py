@@ -137,7 +137,7 @@ def _checked(text: str, out: Path) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}", hint="Name another file: --out FILE") from None
 

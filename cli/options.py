@@ -58,7 +58,7 @@ def complete_inventory_nodes(ctx: typer.Context, incomplete: str) -> list[str]:
 
     path = Path(ctx.params.get("inventory") or DEFAULT_INVENTORY)
     try:
-        entries = yaml.safe_load(path.read_text())["nodes"]
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["nodes"]
         names = [name for entry in entries for name in expand(str(entry["name"]))]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []

@@ -36,7 +36,7 @@ def write_file(path: Path, text: str, option: str) -> None:
     """A file that a person asked for, with the usual permissions. `option`: what named it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror}", hint=f"Name another place: {option}"

@@ -107,8 +107,8 @@ def traced(
     """Raises InputError for a file that is no trace, UnknownNameError for a service that the inventory lacks."""
     import numpy as np
 
+    from llmfleet.launch.traffic_files import trace_of
     from llmfleet.planner.simulate.requests import replayed
-    from llmfleet.planner.traffic.traces import read_trace
 
     demands = {d.service.name: d for d in decision.demands}
     found = {}
@@ -118,10 +118,7 @@ def traced(
             raise InputError(f"--trace {text}: which service's is it?", hint="--trace SERVICE=FILE")
         if name not in demands:
             raise UnknownNameError("service", name, nearest(name, demands))
-        try:
-            trace = read_trace(Path(file).expanduser().read_text(), file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from None
+        trace = trace_of(Path(file).expanduser())
         rng = np.random.default_rng([seed, *name.encode()])
         found[name] = replayed(demands[name], trace, rng, speed=load, documents=documents, window=window)
     return found

@@ -87,12 +87,13 @@ def _known_gpu(name: str) -> tuple[bool, tuple[str, ...]]:
 
 def read_input(path: Path) -> bytes:
     """An inventory's bytes. Raises InputError where there is no readable file."""
+    from llmfleet.launch.named_files import open_named
     from llmfleet.planner.inventory.source import MOST_BYTES
 
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder, not an inventory", hint=f"Name the file: {path / 'inventory.yaml'}")
-        with path.open("rb") as file:
+        with open_named(path) as file:
             return file.read(MOST_BYTES + 1)  # the parser refuses what is longer
     except FileNotFoundError:
         raise InputError(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from llmfleet.launch.named_files import read_named
 from llmfleet.planner.errors import InputError, InventoryError
 from llmfleet.planner.inventory.asked import Traffic
 from llmfleet.planner.inventory.findings import Finding
 from llmfleet.planner.inventory.model import Inventory
 from llmfleet.planner.inventory.parse import located
 
-MOST_BYTES = 1 << 30
-
+if TYPE_CHECKING:
+    from llmfleet.planner.traffic.traces import Traced
 
 def with_traces(inventory: Inventory, path: Path, text: bytes) -> Inventory:
     """`text` is the inventory's, `path` its file, from whose folder relative traces are found.
@@ -36,14 +39,19 @@ def with_traces(inventory: Inventory, path: Path, text: bytes) -> Inventory:
 
 def _read(written: Traffic, file: Path) -> Traffic:
     from llmfleet.planner.traffic.summary import traffic_of
+
+    return traffic_of(trace_of(file), written)
+
+
+def trace_of(file: Path) -> tuple[Traced, ...]:
+    """The requests of a trace on this machine, in the order of arrival. Raises InputError that names the file."""
     from llmfleet.planner.traffic.traces import read_trace
 
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise InputError(f"{file} is larger than 1 GiB", hint="A part of it will do: some ten thousand requests")
-        text = file.read_text(encoding="utf-8")
+        text = read_named(file).decode()
     except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+        hint = "A part of it will do: some ten thousand requests." if error.errno == errno.EFBIG else ""
+        raise InputError(f"{file} cannot be read: {error.strerror}", hint=hint) from None
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8 text") from None
-    return traffic_of(read_trace(text, str(file)), written)
+    return read_trace(text, str(file))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmfleet.launch.named_files import open_named, read_named
 from llmfleet.planner.errors import ModelError, UnknownNameError
 from llmfleet.planner.figures import Task
 from llmfleet.planner.model.reader import model_from_config
@@ -116,7 +117,7 @@ def _read_gguf(path: Path, task: Task | None) -> Model:
     from llmfleet.planner.model.gguf_header import model_from_gguf, read_header
 
     try:
-        with path.open("rb") as stream:
+        with open_named(path) as stream:
             header = read_header(stream, str(path))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
@@ -148,9 +149,7 @@ def _understood(raw: dict[str, Any], path: Path, task: Task | None) -> Model:
 def read_json(path: Path, most: int) -> dict[str, Any]:
     """Raises ModelError for what is no JSON object, too large or too deep."""
     try:
-        if path.stat().st_size > most:
-            raise ModelError(f"{path}: {path.stat().st_size >> 20} MiB are too large for a config.json")
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_named(path, most))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -192,7 +191,7 @@ def _indexed_bytes(folder: Path) -> int | None:
 def read_safetensors(path: Path) -> dict[str, Stored]:
     """The header: https://huggingface.co/docs/safetensors#format. Raises ModelError when it is damaged."""
     try:
-        with path.open("rb") as file:
+        with open_named(path) as file:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > LARGEST_HEADER:
                 raise ModelError(f"{path}: a header of {size} bytes; the file is damaged")

@@ -32,7 +32,7 @@ def service_models(inventory: Inventory, path: Path) -> dict[str, Model]:
             continue
         findings += _wrong_task(service, models[service.name], index)
     if findings:
-        raise InventoryError(located(findings, path.read_bytes(), str(path)))
+        raise InventoryError(located(findings, path.read_bytes() if path.is_file() else None, str(path)))
     return models
 
 

@@ -150,7 +150,7 @@ def facts_command(python: str, request: str) -> Argv:
 
 @cache
 def facts_script() -> str:
-    return SCRIPT.read_text()
+    return SCRIPT.read_text(encoding="utf-8")
 
 
 def parse_facts(text: str) -> NodeFacts:

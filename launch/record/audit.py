@@ -23,7 +23,7 @@ from llmfleet.launch.fleet import node_folder
 from llmfleet.launch.record.lock import Holder
 from llmfleet.launch.transport import open_transport
 from llmfleet.launch.transport.base import Argv
-from llmfleet.planner.errors import CommandError
+from llmfleet.planner.errors import CommandError, StateError
 from llmfleet.planner.inventory.model import Inventory
 
 FILE = "audit.log"
@@ -117,7 +117,11 @@ class AuditFile:
     def read(self, last: int | None = None) -> list[Entry]:
         lines: list[str] = []
         for path in (Path(older(str(self.path))), self.path):
-            with suppress(FileNotFoundError):
-                lines += path.read_text(errors="replace").splitlines()
+            try:
+                lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StateError(f"{path} cannot be read: {error.strerror}", hint=f"ls -ld {path}") from None
         entries = parse_entries(lines)
         return entries if last is None else entries[-last:]

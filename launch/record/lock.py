@@ -111,7 +111,8 @@ class FleetLock:
         except BlockingIOError as error:
             raise self._held_here() from error
         except OSError as error:
-            raise StateError(f"{self._path} cannot be locked: {error.strerror}") from error
+            hint = "Lock, state and plan lie beside the inventory: copy it into a folder that you may write to."
+            raise StateError(f"{self._path} cannot be locked: {error.strerror}", hint=hint) from error
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, self.holder.json().encode(), 0)
 

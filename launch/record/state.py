@@ -102,8 +102,11 @@ def parse_state(text: str | bytes, where: str) -> State:
             )
         return _adapter().validate_python(_migrated(body))
     except ValidationError as error:
-        raise BrokenStateError(f"{where} is not a state file: {error.errors()[0]['msg']}", hint=REBUILD) from None
-    except ValueError as error:  # no JSON, or no text at all
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        said = f"{place}: {first['msg']}" if place else first["msg"]
+        raise BrokenStateError(f"{where} is not a state file: {said}", hint=REBUILD) from None
+    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise BrokenStateError(f"{where} is not a state file: {error}", hint=REBUILD) from None
 
 

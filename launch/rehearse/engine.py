@@ -162,7 +162,7 @@ async def serve(spec: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    asyncio.run(serve(json.loads(Path(sys.argv[1]).read_text())))
+    asyncio.run(serve(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _engine(
                    "longest": engine.longest, "cap": instance.max_concurrency, "grid": list(grids[engine.pace])},
     }  # fmt: skip
     path = folder / f"{instance.id}.json"
-    path.write_text(json.dumps(spec))
+    path.write_text(json.dumps(spec), encoding="utf-8")
     env = {**os.environ, "NUMBA_DISABLE_JIT": "1"}  # one step at a time gains nothing by being compiled
     return _start((sys.executable, "-m", ENGINE, str(path)), folder / f"{instance.id}.log", env)
 
@@ -126,7 +126,7 @@ def _router(folder: Path, plan: Plan, hosts: Mapping[str, str], envoy: str) -> s
     for name, text in router_files(plan, hosts=hosts, folder=str(root)).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     argv = (*envoy_command(str(root), envoy, concurrency=1), "--disable-hot-restart")
     return _start(argv, folder / "router.log", dict(os.environ))
 
@@ -144,8 +144,8 @@ def _wait(processes: Mapping[str, subprocess.Popen[bytes]], asked: Mapping[str, 
         while pages:
             for name, url in list(pages.items()):
                 if processes[name].poll() is not None:
-                    last = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
-                    raise HealthError(f"{name} ended at its start: {' '.join(last)}")
+                    log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+                    raise HealthError(f"{name} ended at its start: {' '.join(log.strip().splitlines()[-1:])}")
                 if _answers(client, url):
                     del pages[name]
             if pages and time.monotonic() > deadline:

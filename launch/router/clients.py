@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
+from llmfleet.launch.named_files import read_named
 from llmfleet.launch.router.tls import without_key
 from llmfleet.launch.router.xds import Json, set_header, typed
 from llmfleet.planner.errors import InputError, InventoryError, Problem
@@ -46,7 +47,7 @@ class ClientKey:
 def read_keys(path: Path) -> tuple[ClientKey, ...]:
     """Raises InputError where the file cannot be read, InventoryError with every wrong line. Neither tells a key."""
     try:
-        text = path.read_text()
+        text = read_named(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(

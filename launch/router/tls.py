@@ -29,7 +29,7 @@ def read_certificate(chain: Path, key: Path) -> Certificate:
             raise InputError(f"no such file for `router: tls:`: {path}", hint=hint)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password=lambda: b"")
-        return Certificate(chain.read_text(), key.read_text())
+        return Certificate(chain.read_text(encoding="utf-8"), key.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         what = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
         raise InputError(

@@ -47,9 +47,9 @@ class ControlFolder:
             raise AuthError(what, hint=f"read -rs {access.password_env} && export {access.password_env}", node=node)
         path = Path(tempfile.mkdtemp(prefix="llmfleet-ssh-"))
         atexit.register(shutil.rmtree, path, ignore_errors=True)
-        (path / "config").write_text(config(access))
+        (path / "config").write_text(config(access), encoding="utf-8")
         if access.password_env:
-            (path / "askpass").write_text(ASKPASS)
+            (path / "askpass").write_text(ASKPASS, encoding="utf-8")
             (path / "askpass").chmod(0o700)
         return cls(path, node, host, access)
 

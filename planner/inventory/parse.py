@@ -48,8 +48,11 @@ def parse(
     return _inventory(whole, draft, _problems(islice(node_warnings(draft), MOST_PROBLEMS + 1), root, file))
 
 
-def located(findings: Iterable[Finding], text: bytes, file: str) -> list[Problem]:
-    """Findings of others about a file that parses, such as of the models it names, with their places."""
+def located(findings: Iterable[Finding], text: bytes | None, file: str) -> list[Problem]:
+    """Findings of others about a file that parses, such as of the models it names, with their places; without them
+    where the text is gone, as that of a pipe."""
+    if text is None:
+        return [Problem(file, 0, 0, path(found.loc), found.message, found.hint) for found in findings]
     return _problems(findings, read(text, file), file)
 
 

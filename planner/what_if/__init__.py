@@ -63,8 +63,9 @@ def _applied(term: str, inventory: Inventory, nodes: NodeTerms) -> Inventory:
 
 
 def _contradictions(inventory: Inventory) -> list[str]:
-    """What the terms say together: lengths that cross, a fallback of another task. The inventory itself had none."""
-    said = []
+    """What the terms say together: no node at all, lengths that cross, a fallback of another task. The inventory
+    itself had none of that."""
+    said = [] if any(not node.exclude for node in inventory.nodes) else ["no node is left."]
     for found in service_findings(draft_of_services(inventory)):
         _, index, *keys = found.loc
         service = inventory.services[int(index)].name

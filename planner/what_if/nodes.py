@@ -68,7 +68,7 @@ class NodeTerms:
         there = {n.name for n in inventory.nodes}
         members = [name for name in found.nodes if name in there]
         if count > len(members):
-            raise InputError(f"{found.name} has {len(members)} nodes.")
+            raise InputError(f"{found.name} has {len(members)} node{'s' * (len(members) != 1)}.")
         return _without_nodes(inventory, set(members[len(members) - count :]))
 
     def _class(self, kind: str) -> NodeClass:

@@ -37,6 +37,8 @@ def with_value(target: str, value: str, inventory: Inventory) -> Inventory:
     changed = _changed(service, Service, [*SHORT.get(first, (first,)), *rest], value, name)
     if changed.name != service.name:
         raise InputError("a service keeps its name: it is what clients call.")
+    if changed.traffic and changed.traffic.trace != (service.traffic and service.traffic.trace):
+        raise InputError("traces are read with the inventory. Name it in a copy of that, and plan the copy.")
     if changed.model != service.model:
         changed = changed.model_copy(update=dict.fromkeys(OF_THE_OLD_MODEL))
     services = tuple(changed if s is service else s for s in inventory.services)

@@ -68,8 +68,10 @@ class TestHere:
 
     def test_a_place_that_cannot_hold_a_lock(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(StateError, match="cannot be locked"), fleet_lock(tmp_path / "file", command="up"):
+        failed = pytest.raises(StateError, match="cannot be locked")
+        with failed as caught, fleet_lock(tmp_path / "file", command="up"):
             pytest.fail("locked")
+        assert "a folder that you may write to" in caught.value.hint
 
 
 class TestHead:

@@ -11,6 +11,7 @@ from sim_fleet import Sim
 from llmfleet.launch.record import audit
 from llmfleet.launch.record.audit import AuditFile, Entry, append_command, node_audit
 from llmfleet.launch.transport.local import LocalTransport
+from llmfleet.planner.errors import StateError
 
 LINES = [Entry("2026-01-01T00:00:00Z", "ops@desk", "up", "h1", "router", f"step {n}", "done").line() for n in range(9)]
 
@@ -33,6 +34,12 @@ def test_the_file_here(tmp_path: Path) -> None:
     assert [e.step for e in log.read(2)] == ["step 7", "step 8"]
     assert sizes(tmp_path) == {"audit.log": 3, "audit.1.log": 3}
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_file_in_the_place_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="cannot be read: Not a directory"):
+        AuditFile(tmp_path / "file").read()
 
 
 def test_the_file_on_a_node(tmp_path: Path, sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,10 +69,18 @@ def test_another_cluster_is_refused(tmp_path: Path) -> None:
         StateStore(tmp_path, "other")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"schema": "x"}', b"\xff\xfe", b'{"cluster": 3}'])
+GARBAGE = [b"", b"{", b"[]", b'{"schema": "x"}', b"\xff\xfe", b'{"cluster": 3}', b"[" * 100_000]
+
+
+@pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage_is_named_not_read(text: bytes) -> None:
     with pytest.raises(StateError, match=r"state\.json is not a state file"):
         parse_state(text, "state.json")
+
+
+def test_what_is_wrong_with_it_has_a_place() -> None:
+    with pytest.raises(StateError, match="is not a state file: cluster: "):
+        parse_state(b'{"cluster": 3}', "state.json")
 
 
 def test_a_newer_schema_is_refused() -> None:

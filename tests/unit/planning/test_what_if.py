@@ -139,6 +139,10 @@ def test_a_fixed_instance_goes_with_its_node():
         ("-gpu head:0", "head has no GPU 0: it has no GPUs."),
         ("-h20", "expected a count and a kind of node after the sign, or what goes: -node NAME"),
         ("+h20", "expected a count and a kind of node after the sign."),
+        ("chat.traffic.trace=day.csv", "traces are read with the inventory"),
+        ("chat.traffic={trace: day.csv}", "traces are read with the inventory"),
+        ("-node a800-9", 'there is no node "a800-9"'),
+        ("-9 h20", "h20 has 2 nodes."),
         ("more", "is no term: it starts with neither + nor -, and has no =."),
         ("", "is no term"),
     ],
@@ -148,6 +152,11 @@ def test_terms_that_cannot_be(term: str, said: str):
         ask([term], FLEET)
     assert said in caught.value.message
     assert '"+2 h20"' in caught.value.hint
+
+
+def test_a_fleet_without_nodes_is_no_question():
+    with pytest.raises(InputError, match="no node is left"):
+        ask([f"-node {n.name}" for n in FLEET.nodes], FLEET)
 
 
 def test_all_bad_terms_at_once():
