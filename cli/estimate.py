@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llmfleet.cli import estimate_options as o
+from llmfleet.cli.estimate_notes import notes
 from llmfleet.cli.options import Json
+from llmfleet.cli.output import grouped
 from llmfleet.planner.catalog.types import Gpu
 from llmfleet.planner.errors import FleetError, InputError, UnknownNameError
 from llmfleet.planner.memory.estimate import estimate as budget
+from llmfleet.planner.memory.settings import resolve
 from llmfleet.planner.memory.types import EngineOptions, Memory, Shape
 from llmfleet.planner.model.precision import meant
 from llmfleet.planner.speed.instance import Load, instance_speed
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from llmfleet.planner.model.types import Model
 
 INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
+MOST = 1e9  # tokens, requests, requests a second: beyond is a slip of the hand
 
 
 def estimate(
@@ -82,7 +86,7 @@ def estimate(
     load = _load(input_len, output_len, concurrency, request_rate, prefix_hit)
     facts, options, assumed = _model(model, shape, options, online=online, quiet=as_json)
     if gpu == "all":
-        return _all_gpus(facts, shape, options, assumed, as_json)
+        return _all_gpus(facts, shape, options, assumed, as_json, of_one=gpu_memory_gib or calibration)
     return _one_gpu(facts, _gpu(gpu, gpu_memory_gib, calibration, facts), shape, options, load, assumed, as_json)
 
 
@@ -91,11 +95,12 @@ def _one_gpu(
 ) -> None:
     memory = budget(model, gpu, shape, options)
     speed = _speed(model, gpu, shape, options, memory, load)
+    said = notes(resolve(model, gpu, shape, options), load)
     if as_json:
-        return _echo(as_document(memory, speed, assumed))
+        return _echo(as_document(memory, speed, assumed) | {"notes": said})
     from llmfleet.cli.render.memory import show
 
-    return show(model, gpu, shape, options, memory, speed)
+    return show(model, gpu, shape, options, memory, speed, said)
 
 
 def as_document(memory: Memory, speed: Expected | None, assumed: str | None) -> dict[str, Any]:
@@ -232,6 +237,12 @@ def _speed(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions, memory:
 def _load(input_len: float, output_len: float, concurrency: float | None, rate: float | None, hit: float) -> Load:
     if concurrency is not None and rate is not None:
         raise InputError("--concurrency and --request-rate exclude each other", hint="Give one of the two.")
+    asked = {"input-len": input_len, "output-len": output_len, "concurrency": concurrency, "request-rate": rate}
+    for name, value in asked.items():
+        if value is not None and not 0 < value <= MOST:  # nor is "not a number"
+            raise InputError(f"--{name} {value:g}: a number above 0 is needed, and up to {grouped(int(MOST))}")
+    if not 0 <= hit <= 1:
+        raise InputError(f"--prefix-hit {hit:g}: a part is needed, from 0 to 1")
     return Load(input_len, output_len, 1.0 if concurrency is None and rate is None else concurrency, rate, hit)
 
 
@@ -252,8 +263,15 @@ def _list_gpus(as_json: bool) -> None:
     return None
 
 
-def _all_gpus(model: Model, shape: Shape, options: EngineOptions, assumed: str | None, as_json: bool) -> None:
-    """Where would this model fit? Cards that the options mean nothing to are left out with their reason."""
+def _all_gpus(
+    model: Model, shape: Shape, options: EngineOptions, assumed: str | None, as_json: bool, of_one: object
+) -> None:
+    """Where would this model fit? `of_one`: what was given that only one GPU can have."""
+    if of_one is not None:
+        raise InputError(
+            "--gpu all takes the memory of each GPU from the catalogue",
+            hint="Leave out --gpu-memory-gib and --calibration, or name one GPU.",
+        )
     from llmfleet.planner.catalog import catalog
 
     rows = [(card, budget(model, card, shape, options)) for card in catalog().gpus]

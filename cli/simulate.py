@@ -117,7 +117,7 @@ def traced(
         if not equals:
             raise InputError(f"--trace {text}: which service's is it?", hint="--trace SERVICE=FILE")
         if name not in demands:
-            raise UnknownNameError("service", name, nearest(name, demands))
+            raise UnknownNameError("service", name, nearest(name, demands), known=[*demands])
         trace = trace_of(Path(file).expanduser())
         rng = np.random.default_rng([seed, *name.encode()])
         found[name] = replayed(demands[name], trace, rng, speed=load, documents=documents, window=window)

@@ -63,7 +63,7 @@ def upgrade(
       llmfleet upgrade vllm 0.33.0 --node a800-0 --dry-run
     """
     if engine not in get_args(EngineName):
-        raise UnknownNameError("engine", engine, nearest(engine, get_args(EngineName)))
+        raise UnknownNameError("engine", engine, nearest(engine, get_args(EngineName)), known=get_args(EngineName))
     wish = Wish(engine, version, python, image, llama_server, tuple(node or ()))  # type: ignore[arg-type]  # checked above
     options = operation.UpOptions(dry_run, max_unavailable=max_unavailable, drain_timeout_s=drain_timeout, force=force)
     edited = upgraded(read_input(inventory).decode(), wish, inventory.name)

@@ -24,6 +24,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST_NAMED = 12  # of the names that are known
+
 
 class FleetError(Exception):
     exit_code = 1
@@ -67,8 +69,15 @@ class InventoryError(InputError):
 
 
 class UnknownNameError(InputError):
-    def __init__(self, kind: str, name: str, nearest: Sequence[str] = (), *, hint: str = "") -> None:
+    """`known`: what to name where nothing is near."""
+
+    def __init__(
+        self, kind: str, name: str, nearest: Sequence[str] = (), *, hint: str = "", known: Sequence[str] = ()
+    ) -> None:
         near = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        if known and not nearest and not hint:
+            more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+            hint = f"Known: {', '.join(known[:MOST_NAMED])}{more}."
         super().__init__(f'"{name}" is no known {kind}.{near}', hint=hint)
         self.nearest = tuple(nearest)
 

@@ -27,7 +27,15 @@ PARTS = (
 BAND = {"activations": 0.1, "buffers": 0.3, "CUDA graphs": 0.4}
 
 
-def show(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions, memory: Memory, speed: Expected | None) -> None:
+def show(
+    model: Model,
+    gpu: Gpu,
+    shape: Shape,
+    options: EngineOptions,
+    memory: Memory,
+    speed: Expected | None,
+    notes: Sequence[str],
+) -> None:
     out = console()
     s = resolve(model, gpu, shape, options)
     out.print(_headline(model, s))
@@ -39,6 +47,8 @@ def show(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions, memory: M
         out.print(_cache(memory.kv, s))
     if speed:
         out.print(_speed(speed, generates=model.task == "generate"))
+    for note in notes:
+        out.print(Text(f"note: {note}", style="yellow"))
     if memory.fits:
         return
     out.print(Text(f"does not fit: {memory.reason}", style="bold red"))

@@ -55,7 +55,8 @@ def _fault(plan: Plan, kind: Kind, text: str) -> Fault:
     by_node = {n: tuple(i.id for i in plan.on_node(n)) for i in plan.instances for n in i.nodes}
     known = by_node | {i.id: (i.id,) for i in plan.instances}
     if match["who"] not in known:
-        raise UnknownNameError("node or instance of the plan", match["who"], nearest(match["who"], known))
+        who = match["who"]
+        raise UnknownNameError("node or instance of the plan", who, nearest(who, known), known=[*known])
     try:
         span = float(match["span"]) if match["span"] else None
         factor = float(match["factor"]) if match["factor"] else SLOWER

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llmfleet.planner.candidates.node_classes import NodeClass
 from llmfleet.planner.catalog import Catalog
-from llmfleet.planner.catalog.types import EngineRelease, Gpu
+from llmfleet.planner.catalog.types import EngineRelease, Gpu, Quantization
 from llmfleet.planner.errors import UnknownNameError
 from llmfleet.planner.inventory.model import Service
 from llmfleet.planner.model.gguf import GGUF_TYPES
@@ -110,17 +110,38 @@ def precision_problem(precision: str, release: EngineRelease, gpu: Gpu, catalog:
         method = catalog.quantization(precision)
     except UnknownNameError as error:
         return error.message
-    capability = gpu.compute_capability
     if (precision in GGUF_TYPES) != (release.engine == "llama.cpp") and precision not in SIXTEEN_BIT:
         other = "llama.cpp" if precision in GGUF_TYPES else "vLLM"
         return f"{precision} is a format of {other}, not of {label(release.engine)}"
-    if method.min_capability and capability and capability < method.min_capability:
-        return f"{precision} needs {_capability(method.min_capability, gpu)}"
+    if problem := too_old(method, gpu):
+        return problem
     if release.precisions and precision not in release.precisions:
         return f"{label(release.engine)} {release.version} does not run {precision} on {gpu.vendor} {gpu.name}"
     if precision in ("bf16", "fp16") and precision not in gpu.tflops and gpu.vendor != "cpu":
         return f"{gpu.name} has no {precision} arithmetic"
     return ""
+
+
+def too_old(method: Quantization, gpu: Gpu) -> str:
+    """Why a GPU is too old for a precision; empty when it is not."""
+    least, capability = method.min_capability, gpu.compute_capability
+    return f"{method.name} needs {_capability(least, gpu)}" if least and capability and capability < least else ""
+
+
+def version_problem(version: tuple[int, ...], gpu: Gpu, catalog: Catalog) -> str:
+    """Why that version of vLLM does not run on a GPU; empty when it may."""
+    ours = [r for r in catalog.releases if r.engine == "vllm" and gpu.vendor in r.vendors]
+    if not ours:
+        return f"no vLLM release runs on {gpu.vendor} {gpu.name}"
+    capability = gpu.compute_capability
+    able = [r for r in ours if not capability or not r.min_capability or capability >= r.min_capability]
+    if not able and capability:
+        least = min(r.min_capability for r in ours if r.min_capability)
+        return f"vLLM needs {_capability(least, gpu)}"
+    newest = able[0]
+    if newest is ours[0] or version <= _numbers(newest.version):
+        return ""
+    return f"vLLM {'.'.join(map(str, version))} does not run on {gpu.name}: {newest.version} is {newest.note}"
 
 
 def label(engine: str) -> str:

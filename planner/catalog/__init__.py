@@ -103,7 +103,8 @@ class Catalog:
         """Raises UnknownNameError."""
         found = self._quantizations.get(name.lower())
         if found is None:
-            raise UnknownNameError("precision", name, names.nearest(name, self._quantizations))
+            known = [*self._quantizations]
+            raise UnknownNameError("precision", name, names.nearest(name, known), known=known)
         return found
 
     def canonical(self, name: str) -> str:

@@ -373,14 +373,15 @@ class Inventory(Settings):
         """Raises UnknownNameError."""
         if found := self._nodes_by_name.get(name):
             return found
-        raise UnknownNameError("node", name, get_close_matches(name, self._nodes_by_name, n=3))
+        known = [*self._nodes_by_name]
+        raise UnknownNameError("node", name, get_close_matches(name, known, n=3), known=known)
 
     def service(self, name: str) -> Service:
         """Raises UnknownNameError."""
         by_name = {service.name: service for service in self.services}
         if found := by_name.get(name):
             return found
-        raise UnknownNameError("service", name, get_close_matches(name, by_name, n=3))
+        raise UnknownNameError("service", name, get_close_matches(name, by_name, n=3), known=[*by_name])
 
     @cached_property
     def _nodes_by_name(self) -> dict[str, Node]:

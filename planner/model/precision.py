@@ -75,7 +75,8 @@ def at_precision(model: Model, precision: str) -> tuple[Model, str]:
     if name not in METHODS:
         from difflib import get_close_matches
 
-        raise UnknownNameError("precision", precision, get_close_matches(name, known_precisions(), n=3))
+        known = known_precisions()
+        raise UnknownNameError("precision", precision, get_close_matches(name, known, n=3), known=known)
     compute = "fp16" if model.native_dtype == "fp32" else model.native_dtype
     if model.native_quantization and same_method(model.native_quantization, name):
         return model, compute

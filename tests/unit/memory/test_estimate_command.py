@@ -151,6 +151,9 @@ def test_encoders_have_no_cache(capsys: pytest.CaptureFixture[str]) -> None:
         (("--model", "Qwen/Qwen3-8b", "--gpu", "L4"), "Qwen/Qwen3-8B"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "custom"), "--gpu-memory-gib"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--gpu-memory-gib", "-3"), "positive number"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "all", "--gpu-memory-gib", "24"), "of each GPU from the catalogue"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "all", "--calibration", "x"), "of each GPU from the catalogue"),
+        (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--quantization", "q"), "Known: fp32, bf16, fp16"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--tp", "0"), "tensor parallelism is 1 or more"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L4", "--pp", "0"), "pp is 0; a whole number of 1 or more"),
         (("--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "H100", "--tp", "8"), "does not divide 28 attention heads"),
@@ -190,3 +193,46 @@ def test_where_would_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "H200" in capsys.readouterr().out
     assert main(["estimate", "--list-gpus"]) == 0
     assert "A800-80G" in capsys.readouterr().out
+
+
+BF16_ON_VOLTA = "bf16 needs compute capability 8.0, V100-32G has 7.0"
+
+
+@pytest.mark.parametrize(
+    ("flags", "notes"),
+    [
+        ("--gpu V100", []),
+        ("--gpu V100 --dtype bfloat16", [BF16_ON_VOLTA]),
+        ("--gpu V100 --quantization fp8", ["fp8 needs compute capability 7.5, V100-32G has 7.0"]),
+        ("--gpu V100 --vllm-version 0.19.0", []),
+        (
+            "--gpu V100 --vllm-version 0.25",
+            ["vLLM 0.25.0 does not run on V100-32G: 0.19.1 is the last release built for compute capability 7.0"],
+        ),
+        ("--gpu P100-16G", ["vLLM needs compute capability 7.0, P100-16G has 6.0"]),
+        ("--gpu P100-16G --quantization q4_k_m", []),
+        ("--gpu Gaudi-2", ["no vLLM release runs on intel Gaudi-2"]),
+        ("--gpu L4 --quantization bitsandbytes", []),
+        ("--gpu L4 --max-model-len 1280", []),
+        (
+            "--gpu L4 --max-model-len 1279",
+            ["a request of 1 280 tokens is longer than 1 279, which is what --max-model-len allows: "
+             "the engine refuses it"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_engine_would_not_do_is_said(
+    flags: str, notes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert answer(capsys, "--model", "Qwen/Qwen3-8B", *flags.split())["notes"] == notes
+    assert main(["estimate", "--model", "Qwen/Qwen3-8B", *flags.split()]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"note: {note}" in said for note in notes)
+    assert said.count("note: ") == len(notes)
+
+
+@pytest.mark.parametrize("option", ["--input-len", "--output-len", "--concurrency", "--request-rate", "--prefix-hit"])
+@pytest.mark.parametrize("value", ["nan", "-1", "inf", "2e9"])
+def test_figures_that_are_none(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--model", "Qwen/Qwen3-8B", "--gpu", "L4", option, value]) == 2
+    assert option in capsys.readouterr().err
