@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from llmfleet.cli.printable import printable
+from llmfleet.cli.printable import colours, printable
 from llmfleet.planner.errors import FleetError, InventoryError, NodesError
 
 CRASHED = 1
@@ -61,7 +61,7 @@ def _problems(error: FleetError) -> list[dict[str, Any]]:
 
 
 def _echo(message: str, hint: str) -> None:
-    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False, color=colours())
     typer.echo(printable(message), err=True)
     if hint:
         typer.echo(printable(f"  → {hint}"), err=True)

@@ -10,6 +10,7 @@ import typer
 
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
 from llmfleet.cli.output import counted, echo_json, write_file
+from llmfleet.cli.printable import colours
 from llmfleet.cli.progress import plain_progress
 from llmfleet.cli.workspace import load_fleet
 from llmfleet.launch.export.kinds import Export
@@ -134,11 +135,11 @@ def _say(made: Export, folder: Path, world: str) -> None:
     others = sorted(p.name for p in folder.glob("*.yaml") if p.name not in made.files)
     if others:
         typer.echo(f"Not of this plan: {', '.join(others)}")
-    typer.secho(f"\nWhat {world} does not keep of the plan", bold=True)
+    typer.secho(f"\nWhat {world} does not keep of the plan", bold=True, color=colours())
     for each in made.lost:
         typer.echo(f"  {each}")
     if made.before:
-        typer.secho("\nBefore", bold=True)
+        typer.secho("\nBefore", bold=True, color=colours())
         for command in made.before:
             typer.echo(f"  {command}")
     typer.echo(f"\nnext: {' · '.join(made.then)}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH_ELSEWHERE = 160  # columns in files and pipes
+LEAST_WIDTH = 80  # narrower tables would cut figures: a terminal that is narrower breaks their lines instead
 
 
 def echo_json(value: Any) -> None:
@@ -25,11 +26,14 @@ def echo_json(value: Any) -> None:
     typer.echo(json.dumps(body, indent=2, ensure_ascii=False))
 
 
-def console() -> Console:
+def console(least: int = LEAST_WIDTH) -> Console:
     """For stdout: colours and the terminal's own width on a terminal; elsewhere plain and wide."""
     from llmfleet.cli.console import SafeConsole  # Rich is slow to load: only what draws tables waits for it
 
-    return SafeConsole(highlight=False, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE)
+    if not sys.stdout.isatty():
+        return SafeConsole(highlight=False, width=WIDTH_ELSEWHERE)
+    screen = SafeConsole(highlight=False)
+    return screen if screen.width >= least else SafeConsole(highlight=False, width=least)
 
 
 def write_file(path: Path, text: str, option: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from unicodedata import category
 
 
@@ -10,6 +11,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if _harmless(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def colours() -> bool | None:
+    """For `typer.secho(color=…)`: none where nobody wants or can show them, as Rich has it; else as the stream is."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown") else None
 
 
 def _harmless(character: str) -> bool:

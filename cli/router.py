@@ -10,7 +10,7 @@ import typer
 from llmfleet.cli.interrupt import interruptible
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
 from llmfleet.cli.output import counted, echo_json
-from llmfleet.cli.printable import printable
+from llmfleet.cli.printable import colours, printable
 from llmfleet.cli.progress import plain_progress, progress
 from llmfleet.cli.workspace import load_fleet
 from llmfleet.launch import router_view as operation
@@ -63,7 +63,7 @@ def show(
         return
     for name, text in chosen.items():
         if file is None:
-            typer.secho(f"# {name}", bold=True)
+            typer.secho(f"# {name}", bold=True, color=colours())
         typer.echo(text)
 
 

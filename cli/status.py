@@ -65,7 +65,7 @@ def _watch(inventory: Path, interval: float) -> None:
 
     A plan or inventory that changes meanwhile is read anew.
     """
-    out = console()
+    out = console(least=0)
     try:
         with out.screen() if sys.stdout.isatty() else nullcontext() as screen:
             while True:

@@ -8,6 +8,8 @@ import os
 import pty
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,16 +54,26 @@ def test_colours_and_overwritten_bars_of_a_log_become_plain_words() -> None:
     assert _on_screen("Loading:   0%\rLoading: 100%") == "Loading: 100%"
 
 
+def on_terminal(*arguments: str, cwd: Path, columns: int = 100, **environment: str) -> str:
+    """What a terminal of so many columns gets to see."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, columns))
+    there = {**os.environ, "TERM": "xterm", "NO_COLOR": "", **environment}
+    shown = []
+    with subprocess.Popen([*PROGRAM, *arguments], stdout=theirs, stderr=theirs, cwd=cwd, env=there):
+        os.close(theirs)
+        with suppress(OSError):  # so Linux ends a terminal whose other side is closed
+            while part := os.read(ours, 65536):
+                shown.append(part)
+        os.close(ours)
+    return b"".join(shown).decode().replace("\r\n", "\n")
+
+
 @pytest.mark.parametrize("arguments", [("plan", HOSTILE), ("estimate", "--model", HOSTILE, "--gpu", "L4"), (HOSTILE,)])
 def test_errors_on_a_terminal(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as screen:
-        done = subprocess.run([*PROGRAM, *arguments], stderr=theirs, cwd=tmp_path, check=False, timeout=60)
-        os.close(theirs)
-        said = screen.read(65536).decode().replace("\r\n", "\n")
-    assert done.returncode == 2
-    coloured, _, words = said.partition("error: ")
+    coloured, _, words = on_terminal(*arguments, cwd=tmp_path).partition("error: ")
     assert coloured == "\x1b[31m\x1b[1m"
+    assert "a\N{REPLACEMENT CHARACTER}[31mred" in words or "a\\x1b[31mred" in words
     assert not STEERS & set(words.removeprefix("\x1b[0m"))
 
 
@@ -86,3 +98,15 @@ def test_closed_streams_are_no_error(closed: str, code: int) -> None:
     shell = f"{sys.executable} -m llmfleet.cli.app estimate --list-gpus {closed}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colours_where_nobody_wants_them(plain: dict[str, str], tmp_path: Path) -> None:
+    assert "\x1b" in on_terminal("plan", cwd=tmp_path)
+    assert "\x1b" not in on_terminal("plan", cwd=tmp_path, **plain)
+
+
+def test_figures_are_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    reference = Path(__file__).resolve().parents[3] / "inventory.example.yaml"
+    said = on_terminal("plan", str(reference), "--no-write", cwd=tmp_path, columns=40)
+    assert "2.04 → 2.91/s  1.17 s  68 ms" in said
