@@ -28,6 +28,8 @@ def with_calibration(catalog: Catalog, file: Path, model_of: Callable[[str], Mod
         raise InputError(
             f"{file} cannot be read: {error.strerror}", hint="docs/calibration.md has its format; bench writes it."
         ) from None
+    if all(not line.strip() or line.lstrip().startswith(b"#") for line in text.splitlines()):
+        raise InputError(f"{file} is empty", hint="Remove it, or write into it what docs/calibration.md shows.")
     found = read_calibration(text, str(file))
     try:
         return with_throughputs(calibrated(catalog, found.measurements, model_of), found.throughputs)
@@ -40,7 +42,7 @@ def catalog_for(inventory: Path, models: Iterable[Model]) -> Catalog:
     from llmfleet.planner.catalog import catalog
 
     file = inventory.resolve().parent / FILE_NAME
-    if not file.is_file():
+    if not (file.exists() or file.is_symlink()):  # a link to nowhere is a mistake that wants to be told
         return catalog()
     known = {model.name: model for model in models}
     return with_calibration(catalog(), file, known.get)

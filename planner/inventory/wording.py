@@ -75,8 +75,18 @@ def _expected_keys(value: object, model: type[BaseModel] | None) -> str:
 
 
 def _literal_hint(error: ErrorDetails) -> str:
-    allowed = str(error.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "").split(", ")
-    return nearest(str(error["input"]), allowed)
+    return nearest(str(error["input"]), _allowed(error.get("ctx", {})))
+
+
+def _literal(ctx: Mapping[str, Any], value: object) -> str:
+    *others, last = _allowed(ctx)
+    return f"expected {', '.join(others)}{' or ' if others else ''}{last}, not {shown(value)}."
+
+
+def _allowed(ctx: Mapping[str, Any]) -> list[str]:
+    """Each spelling once: a version may be written as a number and as text."""
+    words = str(ctx.get("expected", "")).replace(" or ", ", ").replace("'", "")
+    return list(dict.fromkeys(words.split(", ")))
 
 
 def _text(_: Mapping[str, Any], value: object) -> str:
@@ -105,7 +115,7 @@ _TRUTH = _kind("true or false")
 
 _WORDS: Mapping[str, Callable[[Mapping[str, Any], object], str]] = {
     "value_error": lambda ctx, _: str(ctx["error"]),
-    "literal_error": lambda ctx, value: f"expected {str(ctx['expected']).replace(chr(39), '')}, not {shown(value)}.",
+    "literal_error": _literal,
     "string_type": _text,
     "tuple_type": _list,
     "int_type": _WHOLE,

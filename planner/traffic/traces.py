@@ -56,7 +56,7 @@ def _azure(lines: Sequence[str], name: str) -> Iterator[Traced]:
         if row:
             try:
                 yield Traced(_seconds(row[at]), _tokens(row[prompt]), _tokens(row[answer]))
-            except (ValueError, IndexError):
+            except (ValueError, OverflowError, IndexError):
                 raise _unreadable(name, number, ",".join(row)) from None
 
 
@@ -67,9 +67,9 @@ def _mooncake(lines: Sequence[str], name: str) -> Iterator[Traced]:
         try:
             row: dict[str, Any] = json.loads(line)
             blocks = tuple(int(block) for block in row.get("hash_ids", ()))
-            at = float(row["timestamp"]) / 1000
+            at = _bounded(float(row["timestamp"]) / 1000)
             yield Traced(at, _tokens(row["input_length"]), _tokens(row["output_length"]), blocks)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
             raise _unreadable(name, number, line) from None
 
 
@@ -89,8 +89,13 @@ def _seconds(text: str) -> float:
         whole, _, rest = text.strip().partition(".")
         parts = rest[:7].rstrip("Zz")
         seconds = datetime.fromisoformat(whole).timestamp() + (float(f"0.{parts}") if parts.isdigit() else 0.0)
+    return _bounded(seconds)
+
+
+def _bounded(seconds: float) -> float:
+    """Raises ValueError for what is no time, not a number among it."""
     if not 0 <= seconds < 1e12:
-        raise ValueError(text)
+        raise ValueError(seconds)
     return seconds
 
 

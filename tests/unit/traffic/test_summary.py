@@ -94,6 +94,9 @@ def test_it_is_found_from_the_folder_of_the_inventory(tmp_path: Path) -> None:
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n1,2,3\n2,x,3\n", "day.csv:3: '2,x,3' is no request"),
         ("", "holds no request"),
         ('{"timestamp": 0, "input_length": 5}\n', "day.csv:1:"),
+        ('{"timestamp": 1e400, "input_length": 5, "output_length": 5}\n', "day.csv:1:"),
+        ('{"timestamp": NaN, "input_length": 5, "output_length": 5}\n', "day.csv:1:"),
+        ('{"timestamp": 0, "input_length": Infinity, "output_length": 5}\n', "day.csv:1:"),
     ],
 )
 def test_broken_traces_are_told_with_both_places(tmp_path: Path, text: str | None, said: str) -> None:
