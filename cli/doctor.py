@@ -9,7 +9,7 @@ import typer
 
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet, complete_inventory_nodes
 from llmfleet.cli.output import console, echo_json
-from llmfleet.cli.progress import plain_progress
+from llmfleet.cli.progress import looking
 from llmfleet.cli.render.doctor import render_doctor
 from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory, workspace_folder
 from llmfleet.launch.doctor import examine as operation
@@ -45,13 +45,13 @@ def doctor(
       llmfleet doctor a800-0 --verbose
       llmfleet doctor --all --json | jq '.nodes[] | {name, bad: [.results[] | select(.status == "fail")]}'
     """
-    fleet = _fleet(inventory, plain_progress(quiet=quiet))
-    chosen = _chosen(fleet, nodes or [], everything=everything)
-    report = operation.examine(fleet, chosen)
+    with looking(quiet=quiet) as observe:
+        fleet = _fleet(inventory, observe)
+        report = operation.examine(fleet, _chosen(fleet, nodes or [], everything=everything))
     if as_json:
         echo_json(report)
     elif not quiet:
-        console().print(render_doctor(report, fleet.inventory.cluster, verbose=verbose))
+        console(least=0).print(render_doctor(report, fleet.inventory.cluster, verbose=verbose))
     return UNREACHABLE if report.unreachable else 0 if report.ok else FAILED
 
 

@@ -41,6 +41,19 @@ def progress(*, quiet: bool = False, dry_run: bool = False, stream: TextIO | Non
         yield PlainProgress(out, dry_run=dry_run)
 
 
+@contextmanager
+def looking(*, quiet: bool) -> Iterator[Observer]:
+    """For commands that ask nodes and change nothing: notes as plain lines; on a terminal also a sign of life, since
+    nodes that are away take their time."""
+    if quiet or not sys.stderr.isatty():
+        yield plain_progress(quiet=quiet)
+        return
+    from llmfleet.cli.console import SafeConsole
+
+    with SafeConsole(stderr=True).status("asking the nodes …"):
+        yield PlainProgress(sys.stderr)  # Rich's while it draws, so that notes stand above
+
+
 def plain_progress(*, quiet: bool = False) -> Observer:
     """For what takes no time: notes as plain lines, also on a terminal."""
     return silent if quiet else PlainProgress(sys.stderr)

@@ -13,7 +13,7 @@ import typer
 
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
 from llmfleet.cli.output import console, echo_json, grouped
-from llmfleet.cli.progress import plain_progress
+from llmfleet.cli.progress import looking, plain_progress
 from llmfleet.cli.render.status import render_status, status_json
 from llmfleet.cli.render.watch import render_watch
 from llmfleet.cli.workspace import load_fleet, plan_path
@@ -50,8 +50,9 @@ def status(
     if watch:
         _watch(inventory, interval)
         return 0
-    fleet = load_fleet(inventory, plain_progress(quiet=quiet))
-    found = operation.status(fleet)
+    with looking(quiet=quiet) as observe:
+        fleet = load_fleet(inventory, observe)
+        found = operation.status(fleet)
     if as_json:
         echo_json(status_json(found, fleet.plan))
     elif not quiet:

@@ -1,4 +1,4 @@
-"""What checks found, node by node: nodes alike that are fine in one line, the rest with reason and remedy."""
+"""What checks found: nodes alike that are fine in one line, the rest with reason and remedy, those alike together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKS = {"ok": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "
 def render_doctor(report: DoctorReport, cluster: str, *, verbose: bool = False) -> RenderableType:
     parts: list[RenderableType] = [_headline(report, cluster), ""]
     shown = [n for n in report.nodes if verbose or not _fine(n)]
-    parts += [part for node in shown for part in (_node(node, verbose=verbose), "")]
+    parts += [part for alike in _alike(shown, verbose=verbose) for part in (_nodes(alike, verbose=verbose), "")]
     parts += [Text.assemble(MARKS["ok"], " ", line) for line in _fine_lines(n for n in report.nodes if n not in shown)]
     parts += [Text(f"next: {_next(report)}", "dim")]
     return Group(*parts)
@@ -41,18 +41,29 @@ def _headline(report: DoctorReport, cluster: str) -> Text:
     return text.append(", ".join(s for s in said if s) or "all fine", style)
 
 
-def _node(node: NodeReport, *, verbose: bool) -> Table:
+def _alike(nodes: Iterable[NodeReport], *, verbose: bool) -> Iterable[list[NodeReport]]:
+    """Nodes of which the same would be told."""
+    groups: dict[object, list[NodeReport]] = {}
+    for node in nodes:
+        told = tuple(r for r in node.results if verbose or r.status != "ok")
+        groups.setdefault((told, node.count("ok")), []).append(node)
+    return groups.values()
+
+
+def _nodes(alike: list[NodeReport], *, verbose: bool) -> Group:
+    node = alike[0]
+    where = node.host if len(alike) == 1 else counted(len(alike), "node")
+    title = Text.assemble((compressed(n.name for n in alike), "bold"), "  ", (where, "dim"))
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row(Text(node.name, "bold"), Text(node.host, "dim"))
     for result in node.results:
         if verbose or result.status != "ok":
             table.add_row(Text.assemble("  ", MARKS[result.status], " ", result.name), _told(result))
     passed = node.count("ok")
     if passed and not verbose:
         table.add_row(Text.assemble("  ", MARKS["ok"]), Text(f"{counted(passed, 'check')} passed", "dim"))
-    return table
+    return Group(title, table)
 
 
 def _told(result: CheckResult) -> Text:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmfleet.cli.output import counted, grouped, percent
+from llmfleet.cli.render.names import compressed
 from llmfleet.launch.results import FleetStatus, InstanceStatus
 from llmfleet.planner.plan import Plan
 
@@ -125,7 +126,7 @@ def services_table(status: FleetStatus) -> Table:
 def next_step(status: FleetStatus) -> str:
     bad = next((i for i in status.instances if i.state == "unhealthy"), None)
     if status.unreachable:
-        return f"bring {', '.join(status.unreachable)} back, or llmfleet drain {status.unreachable[0]}"
+        return f"bring {compressed(status.unreachable)} back, or llmfleet drain {status.unreachable[0]}"
     return f"llmfleet logs {bad.id}" if bad else "llmfleet up"
 
 

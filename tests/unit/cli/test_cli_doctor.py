@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +34,7 @@ LOST = NodeReport("slot-3", "10.0.0.9", False, (AWAY,))
 GOLDEN = """\
 rag: 5 nodes, 1 failed, 1 not reached, 1 with warnings
 
-slot-2     10.0.0.4
+slot-2  10.0.0.4
   ! clock  its clock is 30 s behind this machine's
            why: logs are ordered by it
            → timedatectl
@@ -42,7 +43,7 @@ slot-2     10.0.0.4
            → Mend the card.
   ✓        1 check passed
 
-slot-3     10.0.0.9
+slot-3  10.0.0.9
   ✗ reach  10.0.0.9:22 did not answer within 10 s
            why: everything is done over SSH
            → Is it on?
@@ -93,13 +94,22 @@ def test_what_is_wrong_is_told_with_reason_and_remedy(run: Run, planned: Path, e
     assert ran.code == 3
 
 
+def test_nodes_of_which_the_same_is_told_are_told_together(run: Run, planned: Path, examined: list[Any]) -> None:
+    away = tuple(replace(LOST, name=f"n{i}", host=f"10.0.9.{i}") for i in range(3))
+    examined.append(DoctorReport(False, (*away, ILL)))
+    shown = lines(run("doctor").out)
+    assert "n[0-2]  3 nodes" in shown
+    assert sum("✗ " + LOST.results[0].name in line for line in shown) == 1
+    assert f"{ILL.name}  {ILL.host}" in shown
+
+
 def test_verbose_shows_what_passed(run: Run, planned: Path, examined: list[Any]) -> None:
     examined.append(DoctorReport(True, (HEAD,)))
     ran = run("doctor", "-v")
     assert lines(ran.out) == [
         "rag: 1 node, all fine",
         "",
-        "head        10.0.0.1",
+        "head  10.0.0.1",
         "  ✓ python  3.11.7, x86_64",
         "",
         "next: llmfleet up --dry-run · llmfleet up",

@@ -110,3 +110,16 @@ def test_figures_are_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
     reference = Path(__file__).resolve().parents[3] / "inventory.example.yaml"
     said = on_terminal("plan", str(reference), "--no-write", cwd=tmp_path, columns=40)
     assert "2.04 → 2.91/s  1.17 s  68 ms" in said
+
+
+def test_a_sign_of_life_on_a_terminal_while_nodes_are_asked(tmp_path: Path) -> None:
+    access = "{user: ops, key: ./none, known_hosts: ./none}"
+    (tmp_path / "inventory.yaml").write_text(
+        f"cluster: t\naccess: {access}\nnodes: [{{name: a, host: 127.0.0.1, gpus: 1 x L4}}]\nservices: []\n"
+    )
+    said = on_terminal("doctor", cwd=tmp_path)
+    assert "asking the nodes" in said
+    assert "1 not reached" in said.rpartition("asking the nodes")[2]
+    piped = subprocess.run([*PROGRAM, "doctor"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert piped.returncode == 3
+    assert "asking" not in piped.stdout + piped.stderr

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cli_fleet import healthy_status, small_plan
 from rich.console import Console
 
-from llmfleet.cli.render.status import actual_shares, planned_shares, render_status, status_json
+from llmfleet.cli.render.status import actual_shares, next_step, planned_shares, render_status, status_json
 from llmfleet.launch.results import FleetStatus, RouterStatus
 
 PLAN = small_plan()
@@ -67,6 +67,11 @@ def test_a_broken_fleet_says_what_is_wrong_and_what_to_do() -> None:
     assert "3 restarts, exit code 1" in shown
     assert "unreachable" in shown and "no answer within 10 s" in shown
     assert shown.splitlines()[-1] == "next: bring slot-1 back, or llmfleet drain slot-1"
+
+
+def test_many_nodes_to_bring_back_are_ranges() -> None:
+    away = tuple(replace(BROKEN.nodes[0], name=f"a-{n}", state="unreachable") for n in range(200))
+    assert next_step(replace(BROKEN, nodes=away)) == "bring a-[0-199] back, or llmfleet drain a-0"
 
 
 def test_names_are_not_taken_for_markup() -> None:
