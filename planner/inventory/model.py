@@ -23,6 +23,7 @@ from llmfleet.planner.inventory.shapes import (
     Jump,
     Line,
     ModelId,
+    NodePath,
     Path,
     PrecisionName,
     Source,
@@ -102,7 +103,7 @@ class Runtime(Strict):
         default=None,
         description="llama.cpp's own llama-server, for instance built with CUDA; the xllamacpp package if left out.",
     )
-    dir: Path = Field(
+    dir: NodePath = Field(
         default="~/.llmfleet",
         description="The only folder on the node that llmfleet writes to, but for `at_boot` and `supervisor: systemd`.",
     )
@@ -351,7 +352,7 @@ class Settings(Strict):
     router: Router = Field(default_factory=Router, description="Where the router runs and listens.")
     policy: Policy = Field(default_factory=Policy, description="What the planner aims for.")
     download: Download = Field(default_factory=Download, description="How weights are fetched from a hub.")
-    models_dir: Path = Field(default="/models", description="Folder on the nodes that holds weights by model id.")
+    models_dir: NodePath = Field(default="/models", description="Folder on the nodes that holds weights by model id.")
     engine_key_env: Variable | None = Field(
         default=None,
         examples=["FLEET_ENGINE_KEY"],

@@ -106,6 +106,14 @@ Jump = Annotated[
 ]
 User = Annotated[str, Shape("a user name", r"^[A-Za-z0-9_][A-Za-z0-9._@\\-]{0,63}\$?$", ("ops",))]
 Path = Annotated[str, Shape("a path on one line", r"^[^\x00\r\n]{1,4096}$")]
+NodePath = Annotated[
+    str,
+    Shape(
+        "an absolute path on the node, or one that begins with ~/",
+        pattern=r"^(/|~$|~/)[^\x00\r\n]{0,4096}$",
+        examples=("/data/fleet", "~/fleet"),
+    ),
+]
 Source = Annotated[
     str,
     Shape(
