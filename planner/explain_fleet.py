@@ -130,6 +130,8 @@ def _why_nowhere(decision: Decision, demand: Demand) -> str:
     if options and options.candidates:
         return "others take the GPUs that could run it"
     last = {r.node_class: r for r in (options.rejected if options else ())}
+    if not last and any(node.gpus for node in decision.inventory.nodes):
+        return "every GPU of the inventory is faulty, or of a node that is excluded"
     if not last:
         return "the inventory has no GPUs"
     return "; ".join(f"{r.node_class}: {r.reason}" for r in last.values())

@@ -52,3 +52,9 @@ def test_three_gpus_beside_a_quartet_become_a_pipeline() -> None:
 def test_a_pipeline_too_slow_for_the_slo_is_not_started() -> None:
     asked = fleet({2}, MODELS[0], ", slo: {ttft: 4s, tpot: 100ms}")
     assert [(i.tp, i.pp) for i in make_plan(asked, models(asked)).instances] == [(4, 1)]
+
+
+def test_a_fleet_of_nothing_but_faulty_gpus_is_not_one_without() -> None:
+    asked = fleet(set(range(8)), MODELS[0])
+    (said, *_) = make_plan(asked, models(asked)).warnings
+    assert said == "chat runs nowhere: every GPU of the inventory is faulty, or of a node that is excluded"
