@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from llmfleet import __version__
 from llmfleet.cli.errors import report_crash, report_error, report_usage
 from llmfleet.cli.interrupt import INTERRUPTED
-from llmfleet.planner.errors import FleetError
+from llmfleet.planner.errors import FleetError, InputError
 
 BROKEN_PIPE = 141  # what a shell reports for a command whose reader went away
 
@@ -80,7 +81,23 @@ def load(name: str) -> Any:
         target = single
     command = typer.main.get_command(target)
     command.name = name
+    _want_numbers(command)
     return command
+
+
+def _want_numbers(command: Any) -> None:
+    """Has an option that takes a number refuse nan and inf, which every comparison with a bound lets pass."""
+    for each in getattr(command, "commands", {}).values():
+        _want_numbers(each)
+    call, options = command.callback, {p.name: max(p.opts, key=len) for p in command.params}
+
+    def checked(**given: Any) -> Any:
+        for name, value in given.items():
+            if isinstance(value, float) and not isfinite(value):
+                raise InputError(f"{options.get(name, name)} {value}: a number is needed")
+        return call(**given)
+
+    command.callback = call and checked
 
 
 app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, no_args_is_help=True)

@@ -16,6 +16,7 @@ from llmfleet.cli.render.steps import down_summary, to_do
 from llmfleet.cli.workspace import load_fleet
 from llmfleet.launch import down as operation
 from llmfleet.launch.forget import forget as forget_node
+from llmfleet.planner.errors import InputError
 
 UNREACHABLE = 3
 
@@ -43,6 +44,8 @@ def down(
       llmfleet down --keep-weights  the next up need not copy them again
       llmfleet down --forget h20-1  a machine that will never come back; nothing else is touched
     """
+    if forget is not None and (dry_run or keep_weights):
+        raise InputError("--forget only changes the record", hint="Leave out --dry-run and --keep-weights.")
     if forget is not None:
         _forget(inventory, forget, as_json=as_json, quiet=quiet)
         return 0

@@ -87,8 +87,8 @@ def plan(
         return
     if out is not None and no_write:
         raise InputError("--out writes and --no-write does not", hint="Use one of them.")
-    if what_if and (out or html):
-        raise InputError(f"{'--out' if out else '--html'} writes and {WHAT_IF} does not", hint="Use one of them.")
+    if what_if:
+        _refuse_beside_what_if(out=out, html=html, verify=verify)
     fleet = read_inventory(inventory)
     decision = decision_of(fleet, inventory)
     made = written_down(decision)
@@ -106,6 +106,13 @@ def plan(
         _show(made, fleet, inventory, target, why=why, verify=verify)
     if not quiet and html is not None:
         typer.echo(f"its page is {html}", err=True)
+
+
+def _refuse_beside_what_if(*, out: Path | None, html: Path | None, verify: bool) -> None:
+    if verify:
+        raise InputError(f"--verify simulates the plan of the inventory, not of {WHAT_IF}", hint="Use one of them.")
+    if out or html:
+        raise InputError(f"{'--out' if out else '--html'} writes and {WHAT_IF} does not", hint="Use one of them.")
 
 
 def _show(made: Plan, fleet: Inventory, path: Path, target: Path | None, *, why: bool, verify: bool) -> None:

@@ -18,6 +18,7 @@ from llmfleet.cli.progress import plain_progress
 from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory
 from llmfleet.launch.units import watch as watch_unit
 from llmfleet.launch.watch_loop import Watch, WatchOptions
+from llmfleet.planner.errors import InputError
 
 
 def watch(
@@ -46,6 +47,8 @@ def watch(
       llmfleet watch --apply --dead-after 300    do it
       llmfleet watch --apply --install-unit      as a service of systemd
     """
+    if as_json and (print_unit or install_unit):
+        raise InputError("a unit is no JSON", hint="Leave out --json, or --print-unit and --install-unit.")
     if print_unit or install_unit:
         _unit(inventory, apply=apply, dead_after=dead_after, interval=interval, install=install_unit)
         return

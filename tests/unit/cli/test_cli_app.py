@@ -186,3 +186,40 @@ def test_terminal_without_our_characters_sees_question_marks() -> None:
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60, env=environment)
     assert done.returncode == 0
     assert " GPUs ? " in done.stdout.splitlines()[0]
+
+
+def numbers() -> list[tuple[str, ...]]:
+    """Each option of each command that takes a number with a point, after what else the command needs."""
+    found = []
+    for command in (load(c.name) for c in COMMANDS):
+        needed = ["x" for p in command.params if p.required]
+        options = [max(p.opts, key=len) for p in command.params if p.type.name.startswith("float")]
+        found += [(command.name, *needed, option) for option in options]
+    return found
+
+
+@pytest.mark.parametrize("words", numbers(), ids=" ".join)
+def test_not_a_number_is_none(words: tuple[str, ...], run: Run) -> None:
+    ran = run(*words, "nan")
+    assert (ran.code, ran.err) == (2, f"error: {words[-1]} nan: a number is needed\n")
+
+
+def test_some_options_take_numbers() -> None:
+    assert len(numbers()) > 20
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("down", "--forget", "h20-1", "--dry-run"), "--forget only changes the record"),
+        (("down", "--forget", "h20-1", "--keep-weights"), "--forget only changes the record"),
+        (("watch", "--print-unit", "--json"), "a unit is no JSON"),
+        (("plan", str(REFERENCE), "--what-if", "+1 h20", "--verify"), "not of --what-if"),
+        (("plan", str(REFERENCE), "--what-if", "+1 h20", "--html", "x"), "--html writes and --what-if does not"),
+        (("plan", str(REFERENCE), "--out", "x", "--no-write"), "--out writes and --no-write does not"),
+    ],
+)
+def test_options_that_contradict_each_other(args: tuple[str, ...], said: str, run: Run) -> None:
+    ran = run(*args)
+    assert ran.code == 2
+    assert said in ran.err
