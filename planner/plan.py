@@ -13,11 +13,17 @@ from llmfleet.planner.figures import Budget, EngineName, Expected, Task
 Role = Literal["main", "long", "fallback"]
 __all__ = [
     "Budget", "EngineName", "Expected", "Instance", "Objective", "Plan", "Pool", "Rejected", "Role", "RouterPlan",
-    "ServicePlan", "Task", "Unused", "by_service", "from_json", "sealed", "to_json", "to_text",
+    "ServicePlan", "Task", "Unused", "by_service", "check_process_name", "from_json", "sealed", "to_json", "to_text",
 ]  # fmt: skip
 
 
 PREFIX_BYTES = 4096  # where a service says nothing else, see docs/router.md
+
+
+def check_process_name(name: str) -> None:
+    """It is that of a folder on a node, and plan and state may have been edited by hand. Raises ValueError."""
+    if "/" in name or name.startswith(".") or not name.isprintable():
+        raise ValueError(f"{name!r} is no name of a process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,9 @@ class Instance:
     layers: Mapping[str, tuple[int, int]] | None = None  # of a pipeline, by node: the first layer, and the one behind
     gpu_share: float = 1.0  # of its one GPU; below 1 others share it, and budget and figures are of that part
     multi_node: Literal["ray", "mp"] = "ray"  # what carries it over several nodes: Ray, or vLLM's own processes
+
+    def __post_init__(self) -> None:
+        check_process_name(self.id)
 
     @property
     def spans_nodes(self) -> bool:

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from llmfleet.planner.errors import BrokenStateError, StateError
 from llmfleet.planner.inventory.model import Node
+from llmfleet.planner.plan import check_process_name
 
 SCHEMA = 2
 
@@ -36,6 +37,9 @@ class ProcessRecord:
     digest: str
     state: Literal["starting", "started", "stopping"]
     plan: str = ""  # hash of the plan that started it
+
+    def __post_init__(self) -> None:
+        check_process_name(self.name)
 
     @property
     def key(self) -> str:

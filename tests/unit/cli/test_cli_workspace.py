@@ -109,6 +109,15 @@ def test_a_plan_edited_by_hand_is_refused(inventory: Path) -> None:
         read_plan(plan_path(inventory), inventory)
 
 
+def test_instances_of_a_plan_are_no_paths(inventory: Path) -> None:
+    body = to_json(matching_plan(inventory))
+    body["instances"][0]["id"] = "../../x"
+    plan_path(inventory).parent.mkdir()
+    plan_path(inventory).write_text(json.dumps(body))
+    with pytest.raises(InputError, match=r"is not a plan: instances\.0.*'\.\./\.\./x' is no name of a process"):
+        read_plan(plan_path(inventory), inventory)
+
+
 def test_a_plan_of_another_inventory(inventory: Path) -> None:
     write_plan(inventory, small_plan("another"))
     heard: list[Event] = []

@@ -83,6 +83,13 @@ def test_what_is_wrong_with_it_has_a_place() -> None:
         parse_state(b'{"cluster": 3}', "state.json")
 
 
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "..", ".hidden", "a\nb", "\x1b[31m"])
+def test_a_process_is_no_path(name: str) -> None:
+    record = {"node": "a", "name": name, "kind": "engine", "digest": "", "state": "started"}
+    with pytest.raises(StateError, match="is no name of a process"):
+        parse_state(json.dumps({"cluster": "t", "processes": {f"a/{name}": record}}), "state.json")
+
+
 def test_a_newer_schema_is_refused() -> None:
     body = json.loads(dump_state(State("rag")))
     with pytest.raises(StateError, match="schema 3, written by a newer llmfleet; this one knows") as caught:
