@@ -46,7 +46,7 @@ def from_url(url: str, model: str | None, task: str, o: Options) -> list[Asked]:
     if task not in ("generate", "chat", "embed", "rerank"):
         raise InputError(f"--task {task}: generate, chat, embed or rerank")
     shape = Shape(o.input_len or 500, o.input_p99, o.output_len or 128, None, o.shared or 0.0, o.documents)
-    target = Target(url, address(url), model, task, _key(o.key_env))
+    target = Target(model, address(url), model, task, _key(o.key_env))
     return [Asked(target, _plan(o, shape, Limits(o.ttft, o.tpot)))]
 
 

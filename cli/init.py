@@ -9,6 +9,7 @@ import typer
 
 from llmfleet.cli.options import DEFAULT_INVENTORY, Json, Quiet
 from llmfleet.cli.output import counted, echo_json
+from llmfleet.cli.printable import printable
 from llmfleet.planner.errors import InputError, NodesError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def init(
     from llmfleet.launch.discover.ask import discover
     from llmfleet.launch.discover.hosts import machines
 
+    _check_name(cluster)
     access = _access(user=user, key=key, jump=jump, known_hosts=known_hosts)
     asked = machines(hosts or [], access, from_ssh_config=from_ssh_config)
     found, errors = discover(asked, python=python)
@@ -56,6 +58,16 @@ def init(
         _settle(found, out, access, merge=merge, python=python, cluster=cluster, as_json=as_json, quiet=quiet)
     if errors:
         raise errors[0] if len(asked) == 1 else NodesError("init", errors)
+
+
+def _check_name(cluster: str) -> None:
+    """Before all machines were asked for nothing."""
+    from llmfleet.planner.inventory.shapes import NAME
+
+    try:
+        NAME.parse(cluster)
+    except ValueError as error:
+        raise InputError(f"--cluster: {error}") from None
 
 
 def _access(**given: str | None) -> Access:
@@ -98,7 +110,7 @@ def _settle(
     if as_json:
         echo_json(_as_json(found, result, out, written=written))
     elif not quiet:
-        typer.echo(_said(found, result, out, is_new=is_new, written=written))
+        typer.echo(printable(_said(found, result, out, is_new=is_new, written=written)))
 
 
 def _said(found: tuple[Found, ...], result: Merged, out: Path, *, is_new: bool, written: bool) -> str:

@@ -211,6 +211,7 @@ def test_some_options_take_numbers() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (("init", "h", "--cluster", "My Fleet"), "--cluster: expected a name of lower-case letters"),
         (("down", "--forget", "h20-1", "--dry-run"), "--forget only changes the record"),
         (("down", "--forget", "h20-1", "--keep-weights"), "--forget only changes the record"),
         (("watch", "--print-unit", "--json"), "a unit is no JSON"),
@@ -219,7 +220,7 @@ def test_some_options_take_numbers() -> None:
         (("plan", str(REFERENCE), "--out", "x", "--no-write"), "--out writes and --no-write does not"),
     ],
 )
-def test_options_that_contradict_each_other(args: tuple[str, ...], said: str, run: Run) -> None:
+def test_options_that_cannot_be(args: tuple[str, ...], said: str, run: Run) -> None:
     ran = run(*args)
     assert ran.code == 2
     assert said in ran.err
