@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from llmfleet.planner.candidates.node_classes import NodeClass
 from llmfleet.planner.catalog import Catalog
 from llmfleet.planner.catalog.types import EngineRelease, Gpu, Quantization
 from llmfleet.planner.errors import UnknownNameError
-from llmfleet.planner.inventory.model import Service
 from llmfleet.planner.model.gguf import GGUF_TYPES
 from llmfleet.planner.model.types import Model
 from llmfleet.planner.plan import EngineName
 from llmfleet.planner.speed.hardware import compute_dtype
+
+if TYPE_CHECKING:  # an estimate has neither inventory nor nodes, and pydantic takes its time
+    from llmfleet.planner.candidates.node_classes import NodeClass
+    from llmfleet.planner.inventory.model import Service
 
 SIXTEEN_BIT = ("bf16", "fp16", "fp32")
 # When nobody says which GGUF file there is: the best that usually fits first.

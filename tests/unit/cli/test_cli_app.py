@@ -83,6 +83,16 @@ def test_help_and_version_import_no_heavy_module() -> None:
     assert done.stderr.strip() == "[]"
 
 
+def test_an_estimate_in_json_imports_neither_inventories_nor_tables() -> None:
+    code = (
+        "import sys; from llmfleet.cli.app import main\n"
+        "assert main(['estimate', '--model', 'Qwen/Qwen3-8B', '--gpu', 'H100', '--json']) == 0\n"
+        "print([m for m in ('rich', 'pydantic', 'numpy', 'highspy') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+
+
 def test_version(run: Run) -> None:
     assert run("--version").out == "llmfleet 0.1.0\n"
 
