@@ -23,6 +23,7 @@ from llmfleet.planner.errors import CommandError, DeadlineError, TransportError
 from llmfleet.planner.inventory.model import Access
 
 # stderr is read when stdout has ended: what one command may write to it meanwhile without being held up
+CUT_OFF = "Is the machine cut off, or overloaded? The same command goes on from here once it answers."
 WINDOW_BYTES = 64 * 1024 * 1024
 CHUNK = 32768
 OPEN_WITHIN_S = 30.0
@@ -156,8 +157,8 @@ class SshTransport:
         except DEAD as error:
             if "Timeout" in str(error):
                 what = f"its SSH server opened no session within {timeout:g} s"
-                raise DeadlineError(what, node=self.node) from error
-            raise _LostError(f"the connection was lost: {_why(error)}", node=self.node) from error
+                raise DeadlineError(what, hint=CUT_OFF, node=self.node) from error
+            raise _LostError(f"the connection was lost: {_why(error)}", hint=CUT_OFF, node=self.node) from error
 
     def _expanded(self, path: str) -> str:
         return self.home() + path[1:] if path == "~" or path.startswith("~/") else path
