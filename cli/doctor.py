@@ -15,6 +15,7 @@ from llmfleet.cli.workspace import load_fleet, plan_path, read_inventory, worksp
 from llmfleet.launch.doctor import examine as operation
 from llmfleet.launch.events import Note, Observer
 from llmfleet.launch.fleet import Fleet
+from llmfleet.launch.record.state import Runtime
 
 if TYPE_CHECKING:
     from llmfleet.planner.inventory.model import Node
@@ -30,6 +31,10 @@ def doctor(
     everything: Annotated[
         bool, typer.Option("--all", help="Every node of the inventory, also those that the plan leaves out.")
     ] = False,
+    runtime: Annotated[
+        Runtime | None,
+        typer.Option("--runtime", help="What `up` with this option would check. Left out: as it is up."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also the checks that passed.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -43,15 +48,17 @@ def doctor(
     Examples:
       llmfleet doctor                  every node of the plan
       llmfleet doctor a800-0 --verbose
+      llmfleet doctor --runtime ray-serve   before the first `up` with it
       llmfleet doctor --all --json | jq '.nodes[] | {name, bad: [.results[] | select(.status == "fail")]}'
     """
     with looking(quiet=quiet) as observe:
         fleet = _fleet(inventory, observe)
-        report = operation.examine(fleet, _chosen(fleet, nodes or [], everything=everything))
+        report = operation.examine(fleet, _chosen(fleet, nodes or [], everything=everything), runtime)
     if as_json:
         echo_json(report)
     elif not quiet:
-        console(least=0).print(render_doctor(report, fleet.inventory.cluster, verbose=verbose))
+        up = f"llmfleet up --runtime {runtime}" if runtime else "llmfleet up"
+        console(least=0).print(render_doctor(report, fleet.inventory.cluster, verbose=verbose, up=up))
     return UNREACHABLE if report.unreachable else 0 if report.ok else FAILED
 
 

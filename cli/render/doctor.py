@@ -15,12 +15,15 @@ from llmfleet.launch.doctor.result import CheckResult, DoctorReport, NodeReport
 MARKS = {"ok": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
 
 
-def render_doctor(report: DoctorReport, cluster: str, *, verbose: bool = False) -> RenderableType:
+def render_doctor(
+    report: DoctorReport, cluster: str, *, verbose: bool = False, up: str = "llmfleet up"
+) -> RenderableType:
+    """`up`: the command that comes next."""
     parts: list[RenderableType] = [_headline(report, cluster), ""]
     shown = [n for n in report.nodes if verbose or not _fine(n)]
     parts += [part for alike in _alike(shown, verbose=verbose) for part in (_nodes(alike, verbose=verbose), "")]
     parts += [Text.assemble(MARKS["ok"], " ", line) for line in _fine_lines(n for n in report.nodes if n not in shown)]
-    parts += [Text(f"next: {_next(report)}", "dim")]
+    parts += [Text(f"next: {_next(report, up)}", "dim")]
     return Group(*parts)
 
 
@@ -83,5 +86,5 @@ def _fine_lines(nodes: Iterable[NodeReport]) -> Iterator[str]:
         yield f"{compressed(names)}: {counted(count, 'check')} passed"
 
 
-def _next(report: DoctorReport) -> str:
-    return "llmfleet up --dry-run · llmfleet up" if report.ok else "mend what failed, then llmfleet doctor again"
+def _next(report: DoctorReport, up: str) -> str:
+    return f"{up} --dry-run · {up}" if report.ok else "mend what failed, then llmfleet doctor again"

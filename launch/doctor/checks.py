@@ -11,6 +11,7 @@ from llmfleet.launch.doctor.view import View
 from llmfleet.launch.nodes.facts import NodeFacts
 from llmfleet.launch.phases.facts import wanted_ports
 from llmfleet.launch.phases.weights import source_size
+from llmfleet.launch.ray_serve.application import serve_llm_at
 from llmfleet.launch.session import Session
 from llmfleet.planner.plan import Instance
 
@@ -24,6 +25,7 @@ CHECKS: tuple[Callable[[View], CheckResult | None], ...] = (
     software.engine,
     software.container,
     software.ray,
+    software.ray_serve,
     software.router,
     files.weights,
     files.disk,
@@ -53,6 +55,7 @@ def views(session: Session, nodes: Sequence[str], instances: Sequence[Instance],
     cluster = sorted({plan.head, *in_ray} & set(session.facts)) if in_ray else []
     names = {session.addresses[n]: n for n in session.facts if n in session.addresses}
     ray = {name: session.facts[name].versions.get("ray") for name in cluster}
+    pythons = {name: session.facts[name].engine_python for name in cluster}
     mtus = _mtus(session.facts, together)
     sizes = _source_sizes(session, instances)
     return [
@@ -65,9 +68,12 @@ def views(session: Session, nodes: Sequence[str], instances: Sequence[Instance],
             ports=frozenset(wanted_ports(session, name, instances) if planned else ()),
             head=plan.head if planned else "",
             needs_ray=name in cluster,
+            on_serve=session.on_ray_serve and name in cluster,
+            serve_llm=session.on_ray_serve and name in cluster and serve_llm_at(session, name),
             source_bytes=_copied(session, name, instances, sizes),
             names=names,
             ray=ray,
+            pythons=pythons,
             vllm=_vllm_beside(session.facts, name, instances),
             mtus=mtus,
         )

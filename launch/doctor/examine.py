@@ -10,7 +10,9 @@ from llmfleet.launch.doctor.result import Check, CheckResult, DoctorReport, Node
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.phases.connect import resolve_addresses
 from llmfleet.launch.phases.facts import ask
+from llmfleet.launch.phases.serving import settle_runtime
 from llmfleet.launch.pool import on_each
+from llmfleet.launch.record.state import Runtime
 from llmfleet.launch.session import Session, open_session
 from llmfleet.planner.errors import AuthError, FleetError, HostKeyError, SudoError
 from llmfleet.planner.inventory.model import Inventory, Node
@@ -32,9 +34,13 @@ def without_plan(inventory: Inventory) -> Plan:
     return Plan(inventory.cluster, head, (), (), router)
 
 
-def examine(fleet: Fleet, nodes: Sequence[Node]) -> DoctorReport:
-    """Never raises for a node: what keeps one from answering is its result."""
+def examine(fleet: Fleet, nodes: Sequence[Node], runtime: Runtime | None = None) -> DoctorReport:
+    """Never raises for a node: what keeps one from answering is its result. `runtime`: as `up` would be asked for it.
+
+    Raises StateError where the fleet is up in another way, InputError for what Ray Serve cannot run.
+    """
     with open_session(fleet) as session:
+        settle_runtime(session, runtime)
         head = session.node(fleet.plan.head)
         session.connect({n.name: n for n in (head, *nodes)}.values())
         results = {n.name: _reach_results(session, n) for n in nodes}

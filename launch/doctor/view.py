@@ -23,9 +23,12 @@ class View:
     ports: frozenset[int] = frozenset()  # that must be free, or ours
     head: str = ""  # the plan's head node
     needs_ray: bool = False
+    on_serve: bool = False  # Ray Serve runs a part of itself here
+    serve_llm: bool = False  # and imports vLLM
     source_bytes: Mapping[str, int] = field(default_factory=dict)  # path on the node → bytes to be copied there
     names: Mapping[str, str] = field(default_factory=dict)  # address → node
     ray: Mapping[str, str | None] = field(default_factory=dict)  # node → its Ray, of those that share a cluster
+    pythons: Mapping[str, str | None] = field(default_factory=dict)  # node → its engines' Python, of the same
     vllm: Mapping[str, str | None] = field(default_factory=dict)  # node → its vLLM, of those that share an instance
     mtus: Mapping[str, int] = field(default_factory=dict)  # node → MTU of its interface, of those that share instances
 

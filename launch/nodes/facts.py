@@ -107,6 +107,7 @@ class NodeFacts:
     engine_python: str | None = None  # version; None with `engine_error` where it does not run
     engine_error: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    import_error: str | None = None  # of the modules that its Python was asked to import
     envoy: str | None = None
     processes: tuple[ProcessStatus, ...] = ()
     clock_skew_s: float = 0.0  # its clock is at least so far ahead of ours; negative: behind
@@ -131,13 +132,15 @@ class NodeFacts:
 def facts_request(
     *, python: str | None = None, host: str | None = None, paths: Iterable[str] = (), models: Iterable[str] = (),
     ports: Mapping[int, str] | None = None, folder: str | None = None, peers: Iterable[str] = (),
-    runtime: str | None = None, images: Iterable[str] = (), discover: bool = False, boot: bool = False,
+    runtime: str | None = None, images: Iterable[str] = (), imports: Iterable[str] = (), discover: bool = False,
+    boot: bool = False,
 ) -> str:
     """The script's argument. `python`: of the engines; `host`: the node's own address; `folder`: ours on the node;
     `ports`: each with the address to listen on, "" for all of them; `runtime`: docker or podman;
-    `discover`: also what only `init` wants to know; `boot`: what could start processes after a reboot."""
+    `imports`: modules that `python` should have; `discover`: also what only `init` wants to know; `boot`: what could
+    start processes after a reboot."""
     asked: dict[str, Any] = {"paths": list(paths), "models": list(models), "ports": dict(ports or {})}
-    asked |= {"peers": list(peers), "images": list(images)}
+    asked |= {"peers": list(peers), "images": list(images), "imports": list(imports)}
     known = {"python": python, "host": host, "dir": folder, "runtime": runtime, "discover": discover or None}
     known["boot"] = boot or None
     return json.dumps({**asked, **{key: value for key, value in known.items() if value is not None}})
@@ -177,6 +180,7 @@ def _facts(raw: Mapping[str, Any]) -> NodeFacts:
         engine_python=engine["version"],
         engine_error=raw["engine_error"],
         versions=engine["packages"],
+        import_error=raw["import_error"],
         processes=tuple(process_status(status) for status in raw["processes"]),
         shm_free=raw["shm_free"],
         nofile=(raw["nofile"][0], raw["nofile"][1]),

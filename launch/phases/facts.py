@@ -13,8 +13,8 @@ from llmfleet.launch.export.serve_app import HTTP_PORT
 from llmfleet.launch.export.serve_front import FIRST_HOP
 from llmfleet.launch.nodes.facts import NodeFacts, facts_command, facts_request, facts_script, parse_facts
 from llmfleet.launch.pool import on_each, raise_failures
-from llmfleet.launch.ray_serve.application import kinds_planned
-from llmfleet.launch.ray_serve.members import KEEPER_PORT
+from llmfleet.launch.ray_serve.application import kinds_planned, serve_llm_at
+from llmfleet.launch.ray_serve.members import KEEPER_PORT, MODULES, OF_SERVE_LLM
 from llmfleet.launch.session import Session
 from llmfleet.planner.errors import CommandError
 from llmfleet.planner.inventory.model import Runtime
@@ -43,6 +43,7 @@ def ask(session: Session, node: str, instances: Sequence[Instance]) -> NodeFacts
         peers=sorted(peers(session, node, instances)),
         runtime=runtime.kind if runtime.kind != "process" else None,
         images=images(runtime, [i for i in instances if i.nodes[0] == node]),
+        imports=serve_modules(session, node, instances),
         boot=runtime.uses_systemd,
     )
     asked = time.time()
@@ -76,6 +77,14 @@ def images(runtime: Runtime, instances: Iterable[Instance]) -> list[str]:
     if runtime.kind == "process":
         return []
     return sorted({image for i in instances if (image := runtime.image or i.image)})
+
+
+def serve_modules(session: Session, node: str, instances: Iterable[Instance]) -> tuple[str, ...]:
+    """What Ray Serve and our own files there import in the node's Python."""
+    head, mine = node == session.fleet.plan.head, any(node in i.nodes for i in instances)
+    if not (session.on_ray_serve and (head or mine)):
+        return ()
+    return (*MODULES, *(OF_SERVE_LLM if serve_llm_at(session, node) else ()))
 
 
 def peers(session: Session, node: str, instances: Iterable[Instance]) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmfleet.launch.change.steps import Step
 from llmfleet.launch.export.kinds import Kind, kinds_of
-from llmfleet.launch.export.serve_app import OWN_PLACES, serve_config
+from llmfleet.launch.export.serve_app import OWN_PLACES, in_serve_llm, serve_config
 from llmfleet.launch.export.serve_front import by_kind, serve_router_files
 from llmfleet.launch.nodes.fetch import fetch_on_head
 from llmfleet.launch.nodes.process import Process
@@ -69,6 +69,12 @@ def kinds_planned(session: Session) -> tuple[Kind, ...]:
             hint="`runtime: {kind: process}` for these nodes, or `llmfleet up` without Ray Serve.",
         )
     return kinds
+
+
+def serve_llm_at(session: Session, node: str) -> bool:
+    """Whether Serve LLM is imported there: by replicas, and on the head, where Serve builds the application."""
+    kinds = [kind for kind in kinds_planned(session) if in_serve_llm(kind)]
+    return any(node == session.fleet.plan.head or node in i.nodes for kind in kinds for i in kind.instances)
 
 
 def _contained(node: Node) -> bool:

@@ -21,6 +21,8 @@ from llmfleet.planner.inventory.model import Node
 APPLICATION: Final = "application"  # the name of its process, and of its kind
 KEEPER, LEAVE = "serve_keeper.py", "serve_leave.py"
 KEEPER_PORT: Final = 8001  # on loopback of the head
+MODULES: Final = ("ray.serve", "fastapi", "aiohttp")
+OF_SERVE_LLM: Final = ("jsonref", "pyarrow")  # it takes half a minute to import itself
 CONFIG: Final = "serve.yaml"
 HOME: Final = "LLMFLEET_HOME"
 # Ray's own words. Proxies that get no requests any more end as soon as they have finished; raylets wait for a head that

@@ -3,6 +3,7 @@
 JSON: {"python": of the engines, "host": the node's address, "paths": [whose disk], "models": [files or folders],
 "ports": {that should be free: the address to listen on, "" for all of them}, "dir": the node's folder of ours,
 "peers": [addresses of other nodes], "runtime": docker or podman, "images": [that it should have],
+"imports": [modules for the engines' Python],
 "discover": true for what `init` wants to know, "boot": true for what could start processes after a reboot}.
 Every key may be left out.
 """
@@ -55,6 +56,11 @@ for name in sys.argv[1:]:
         pass
 print(json.dumps({"executable": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3], "packages": found}))
 """
+IMPORTS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
 LISTENING, EVERYWHERE, MAPPED = "0A", {"0.0.0.0", "::"}, bytes(10) + b"\xff\xff"  # noqa: S104  # only compared
 SIOCGIFADDR = 0x8915
 
@@ -99,6 +105,7 @@ def main() -> None:
         "smi": run(["nvidia-smi"])[0] if gpus and asked.get("discover") else "",
         "engine_python": json.loads(engine) if engine else None,
         "engine_error": engine_error,
+        "import_error": import_error(asked),
         "envoy": envoy(asked.get("python", "")),
         "interface": interface(own) if own else None,
         "processes": processes(asked.get("dir", "")),
@@ -108,17 +115,22 @@ def main() -> None:
     print(json.dumps(facts))
 
 
-def run(argv: List[str]) -> Tuple[str, Optional[str]]:
+def run(argv: List[str], seconds: float = 20) -> Tuple[str, Optional[str]]:
     """Output, and why there is none."""
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              timeout=20)
+                              timeout=seconds)
     except (OSError, subprocess.TimeoutExpired) as why:
         return "", str(why)
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if done.returncode == 0:
         return out, None
     return "", (err.strip() or out.strip())[-1000:] or "exit code %d" % done.returncode
+
+
+def import_error(asked: Dict[str, Any]) -> Optional[str]:
+    names = asked.get("imports", [])
+    return run([asked["python"], "-c", IMPORTS, *names], 50)[1] if names else None
 
 
 def others() -> Dict[str, str]:

@@ -71,12 +71,12 @@ def planned(workspace: Path) -> Path:
 
 @pytest.fixture
 def examined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the operation was asked: names of nodes, and whether there was a plan. Put a DoctorReport in front."""
+    """What the operation was asked: nodes, whether there was a plan, the runtime. Put a DoctorReport in front."""
     calls: list[Any] = []
 
-    def examine(fleet: Fleet, nodes: Any) -> DoctorReport:
+    def examine(fleet: Fleet, nodes: Any, runtime: str | None) -> DoctorReport:
         report: DoctorReport = calls.pop(0)
-        calls.append(([n.name for n in nodes], bool(fleet.plan.instances)))
+        calls.append(([n.name for n in nodes], bool(fleet.plan.instances), runtime))
         return report
 
     monkeypatch.setattr("llmfleet.launch.doctor.examine.examine", examine)
@@ -161,7 +161,15 @@ def test_without_a_plan_all_nodes_are_examined(run: Run, workspace: Path, examin
     ran = run("doctor")
     assert ran.code == 0
     assert "inventory.yaml has no plan yet" in ran.err
-    assert examined == [(["head", "slot-0", "slot-1"], False)]
+    assert examined == [(["head", "slot-0", "slot-1"], False, None)]
+
+
+def test_the_runtime_asked_for_is_the_one_that_comes_next(run: Run, planned: Path, examined: list[Any]) -> None:
+    examined.append(DoctorReport(True, (HEAD,)))
+    ran = run("doctor", "--runtime", "ray-serve")
+    assert examined.pop()[2] == "ray-serve"
+    assert "next: llmfleet up --runtime ray-serve --dry-run · llmfleet up --runtime ray-serve" in ran.out
+    assert run("doctor", "--runtime", "slurm").code == 2
 
 
 @pytest.mark.parametrize(

