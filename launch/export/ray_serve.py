@@ -24,7 +24,9 @@ from llmfleet.planner.plan import Plan
 
 GCS_PORT: Final = 6379
 FOLDER: Final = "/opt/llmfleet"
-SCRIPTS: Final = ("serve_front.py", "serve_pieces.py", "serve_rag.py", "serve_engine.py", "serve_vllm.py")
+SCRIPTS: Final = (
+    "serve_front.py", "serve_pieces.py", "serve_rag.py", "serve_engine.py", "serve_child.py", "serve_vllm.py",
+)  # fmt: skip
 OF_ENGINES: Final = {"vllm": "hold_headers.py", "llama.cpp": "llamacpp_server.py"}
 
 

@@ -167,8 +167,9 @@ def _scaling(one: Instance, count: int) -> Json:
 
 
 def _options(kind: Kind) -> Json:
-    gpus = kind.one.tp * kind.one.pp if kind.one.accelerator == "gpu" else 0
-    where = {"num_cpus": 1, "num_gpus": gpus, "resources": {class_resource(kind): SHARE}}
+    ranks = kind.one.tp * kind.one.pp
+    gpus = ranks if kind.one.accelerator == "gpu" else 0
+    where = {"num_cpus": ranks, "num_gpus": gpus, "resources": {class_resource(kind): SHARE}}
     return {**_load(kind), "ray_actor_options": where}
 
 
@@ -178,7 +179,13 @@ def _engine(kind: Kind, names: Sequence[str], places: Places) -> Json:
     argv = [*made.argv]
     argv[argv.index("--port") + 1] = "{port}"
     gone = {*VISIBLE.values(), "CUDA_DEVICE_ORDER", "TMPDIR"}
-    return {"argv": argv, "env": {k: v for k, v in sorted(made.env.items()) if k not in gone}}
+    return {
+        "argv": argv,
+        "env": {k: v for k, v in sorted(made.env.items()) if k not in gone},
+        "start_within_s": made.start_within_s,
+        "hang_after_s": made.hang_after_s,
+        "stop_grace_s": made.stop_grace_s,
+    }
 
 
 def _process(kind: Kind, names: Sequence[str], places: Places) -> Process:

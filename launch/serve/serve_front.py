@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 
 from fastapi import FastAPI, Request
 from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from serve_engine import Engine
 from serve_pieces import Json, NobodyError, Pieces, error_text, head_of, refusal, respond
@@ -21,7 +21,6 @@ from starlette.responses import Response
 
 TRIES = 3  # of a request whose replica died before it answered
 GONE = (RayActorError, DeploymentUnavailableError, NobodyError)
-ENGINE_DEAD = "EngineDeadError"  # vLLM's own word, wrapped by Ray
 http = FastAPI()
 
 
@@ -93,11 +92,10 @@ class Ingress:
                 yield head_of(503)
                 yield error_text(503, "%s is full" % kind)
                 return
-            except (*GONE, RayTaskError) as error:
-                if begun or not (isinstance(error, GONE) or ENGINE_DEAD in str(error)):
+            except GONE:
+                if begun:
                     raise
-                others = 1 if isinstance(error, GONE) else 2  # the replica of a dead engine counts until Serve asks it
-                if not left or (self.running(kind) or 0) < others:
+                if not left or not self.running(kind):
                     yield head_of(503)
                     yield error_text(503, "replicas of %s died" % kind)
                     return

@@ -51,7 +51,7 @@ class Keeper:
         while True:
             self.look(client)
             if self.seen["status"] == "DEPLOY_FAILED" and not self.ran:
-                sys.exit("RuntimeError: Ray Serve could not deploy: %s" % self.seen["message"])
+                sys.exit("RuntimeError: Ray Serve could not deploy %s" % reasons(self.seen))
             time.sleep(LOOK_S)
 
     def look(self, client: Any) -> None:
@@ -76,11 +76,23 @@ def summary(told: Json, name: str) -> Json:
     kinds = {}
     for kind, each in application["deployments"].items():
         replicas = [{"state": plain(r["state"]), "ip": r.get("node_ip")} for r in each["replicas"]]
-        told_of = {"status": plain(each["status"]), "message": each["message"]}
+        told_of = {"status": plain(each["status"]), "message": telling(each["message"])}
         kinds[kind] = {**told_of, "target": each["target_num_replicas"], "replicas": replicas}
     proxies = {p["node_ip"]: plain(p["status"]) for p in told["proxies"].values()}
-    found = {"status": plain(application["status"]), "message": application["message"]}
+    found = {"status": plain(application["status"]), "message": telling(application["message"])}
     return {**found, "kinds": kinds, "proxies": proxies}
+
+
+def telling(message: str) -> str:
+    """Of Serve's message the line that names the error, which the traceback of a replica has last."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return ([line for line in lines if "Error: " in line][-1:] or lines or [""])[0]
+
+
+def reasons(seen: Json) -> str:
+    """Why a deployment failed: kind by kind, or what Serve says of the whole."""
+    failed = ["%s: %s" % (k, v["message"]) for k, v in seen["kinds"].items() if v["status"] == "DEPLOY_FAILED"]
+    return "; ".join(failed) or "the application: %s" % seen["message"]
 
 
 def plain(word: Any) -> str:

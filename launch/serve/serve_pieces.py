@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import sys
 from collections.abc import AsyncIterator
 from typing import Any, Dict
 
@@ -25,6 +27,14 @@ class NobodyError(Exception):
 def placed(text: str) -> str:
     """With the folder of this node in it, where every node has one of its own."""
     return text.replace("{home}", os.environ.get("LLMFLEET_HOME", ""))
+
+
+def leave(why: str) -> None:
+    """Ends this replica, whose engine is gone: others get its requests at once. Serve asks a replica how it is every
+    other second, and believes it the third time."""
+    sys.stderr.write("RuntimeError: on %s: %s\n" % (socket.gethostname(), why))
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def head_of(status: int, kind: str = JSON) -> Json:

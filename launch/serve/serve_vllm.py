@@ -15,7 +15,8 @@ from ray.llm._internal.serve.core.configs.openai_api_models import (  # of these
 )
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
-from serve_pieces import EVENTS, Json, error_text, head_of, placed
+from serve_pieces import EVENTS, Json, error_text, head_of, leave, placed
+from vllm.v1.engine.exceptions import EngineDeadError
 
 # path: the server's method, and what it takes
 METHODS = {
@@ -40,7 +41,20 @@ class Server(LLMServer):  # type: ignore[misc]
         loading.model_source = placed(loading.model_source)
         await super().__init__(llm_config, **options)
 
+    async def check_health(self) -> None:
+        try:
+            await super().check_health()
+        except EngineDeadError as error:
+            leave(str(error))
+
     async def ask(self, path: str, body: Json) -> AsyncIterator[Any]:
+        try:
+            async for piece in self.answer(path, body):
+                yield piece
+        except EngineDeadError as error:
+            leave(str(error))
+
+    async def answer(self, path: str, body: Json) -> AsyncIterator[Any]:
         body = {**body, "model": self._llm_config.model_id}
         if path in RERANK:
             async for piece in self.rerank(body):

@@ -1,7 +1,7 @@
-"""What the lab's hosts serve with: vLLM and Ray for CPU, Envoy, three small models. Built once, kept under .cache/lab/.
+"""What the lab's hosts serve with: vLLM and Ray for CPU, llama.cpp, Envoy, four small models.
 
-The environment's folder is named by a hash of what goes into it: a change of requirements.txt or of the plugin builds
-another one. Hosts see the folder read-only at the same path.
+Built once, kept under .cache/lab/. The environment's folder is named by a hash of what goes into it: a change of
+requirements.txt or of the plugin builds another one. Hosts see the folder read-only at the same path.
 """
 
 from __future__ import annotations
@@ -71,6 +71,10 @@ class EngineEnv:
     @property
     def rerank(self) -> Path:
         return self.models / "rerank"
+
+    @property
+    def story(self) -> Path:
+        return self.models / "story.gguf"
 
     def equip(self, hosts: Iterable[Host]) -> None:
         """Gives hosts what they need on their own disks."""

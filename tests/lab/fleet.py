@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,13 @@ class LabFleet:
             for p in self.ours(host)
             if "--served-model-name" in p.argv and "vllm" in " ".join(p.argv)
         )
+
+    def wait_until_planned(self, seconds: float = 300) -> None:
+        """Until `status` finds nothing wrong."""
+        deadline = time.monotonic() + seconds
+        while (ran := self.run("status")).code:
+            assert time.monotonic() < deadline, str(ran)
+            time.sleep(2)
 
     def states(self) -> dict[str, str]:
         return {i["id"]: i["state"] for i in self.run("status", "--json").json["instances"]}

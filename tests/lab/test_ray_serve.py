@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.engines import EngineEnv
 from tests.lab.fleet import LabFleet
-from tests.lab.inventory import chat, embed, inventory_yaml, rerank
+from tests.lab.inventory import chat, embed, inventory_yaml, rerank, story
 from tests.lab.lab import Lab
 from tests.lab.load import Load
 from tests.lab.on_serve import Serve, serving
@@ -24,16 +24,19 @@ def served(lab: Lab, engine_env: EngineEnv, tmp_path_factory: pytest.TempPathFac
     fleet = LabFleet(lab, tmp_path_factory.mktemp("serve"))
     real = {"model": str(engine_env.embed), "path": str(engine_env.embed)}  # ranks by similarity; the other is random
     services = [chat(engine_env, ["h1"], ["h2"]), embed(engine_env, ["h3"]), rerank(engine_env, ["h3"]) | real]
-    gpus = {"h2": "1 x CPU-3G", "h3": "2 x CPU-2G", "h4": None, "h5": None}
+    services.append(story(engine_env, ["h4"]))
+    gpus = {"h2": "1 x CPU-3G", "h3": "2 x CPU-2G", "h4": "1 x CPU-4G", "h5": None}
     fleet.write(inventory_yaml(lab, engine_env, services, gpus=gpus))
     fleet.ok("plan")
-    with serving(fleet, engine_env, {FAST: 1, SLOW: 1, "embed-h3": 1, "rerank-h3": 1}) as made:
+    with serving(fleet, engine_env, {FAST: 1, SLOW: 1, "embed-h3": 1, "rerank-h3": 1, "story-h4": 1}) as made:
         yield made
 
 
 def test_requests_of_every_kind_are_answered(served: Serve) -> None:
-    said = served.ask("/v1/chat/completions", model="chat", messages=[{"role": "user", "content": "Hi"}], max_tokens=4)
-    assert said.status_code == 200, said.text
+    for model in ("chat", "story"):
+        messages = [{"role": "user", "content": "Hi"}]
+        said = served.ask("/v1/chat/completions", model=model, messages=messages, max_tokens=4)
+        assert said.status_code == 200, said.text
     said = served.ask("/v1/embeddings", model="embed", input=["a cat sits", "a kitten rests"])
     assert said.status_code == 200 and len(said.json()["data"]) == 2, said.text
     said = served.ask("/v1/rerank", model="rerank", query="a cat", documents=["a kitten", "a stock market"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,13 +25,6 @@ def fleet(lab: Lab, engine_env: EngineEnv, tmp_path_factory: pytest.TempPathFact
     made.ok("up", "--runtime", "ray-serve", timeout=900)
     yield made
     made.run("down", "--yes")
-
-
-def wait_until_planned(fleet: LabFleet, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while (ran := fleet.run("status")).code:
-        assert time.monotonic() < deadline, str(ran)
-        time.sleep(2)
 
 
 def test_it_is_up_and_stays_as_it_is(fleet: LabFleet) -> None:
@@ -60,12 +52,12 @@ def test_a_drain_and_its_end_lose_no_request(fleet: LabFleet) -> None:
 
 
 def test_a_head_that_is_killed_comes_back_and_replicas_serve_on(fleet: LabFleet) -> None:
-    wait_until_planned(fleet)
+    fleet.wait_until_planned()
     with Load(fleet.url, "chat", clients=2, seconds=600, limit=50_000, pause=0.3) as load:
         load.wait_for(8, seconds=120)
         fleet.lab["head"].exec(["pkill", "-9", "gcs_server|raylet"])
         load.wait_for(40, seconds=240)
-        wait_until_planned(fleet)
+        fleet.wait_until_planned()
         load.wait_for(8, seconds=120)
     load.stop()
     assert not load.failed and not load.cut, load.summary()
