@@ -26,7 +26,7 @@ def logs(
 ) -> None:
     """Show or follow an instance's log.
 
-    Besides instances, "router" and "ray-head" have logs.
+    Besides instances, "router" and "ray-head" have logs; with Ray Serve "application", and instances none of their own.
 
     \b
     Examples:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llmfleet.launch.fleet import Fleet, node_folder
+from llmfleet.launch.fleet import Fleet, NodeFolder, node_folder
+from llmfleet.launch.nodes.scratch import scratch_folder
+from llmfleet.launch.ray_serve.members import APPLICATION
+from llmfleet.launch.record.state import StateStore
 from llmfleet.launch.transport import open_transport
 from llmfleet.launch.transport.base import Transport
 from llmfleet.planner.errors import CommandError, UnknownNameError
@@ -13,7 +16,8 @@ from llmfleet.planner.near import nearest
 
 
 def logs(fleet: Fleet, instance: str, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-    """Lines of an instance's output, or of "router" or "ray-head". Ends when the file ends, or never with `follow`."""
+    """Lines of an instance's output, or of "router", "ray-head" or "application". Ends when the file ends,
+    or never with `follow`."""
     with _log_of(fleet, instance) as (transport, path):
         stream = transport.stream(("tail", "-n", str(lines), *(("-F",) if follow else ()), "--", path))
         try:
@@ -38,17 +42,23 @@ def _log_of(fleet: Fleet, instance: str) -> Iterator[tuple[Transport, str]]:
         if not transport.run(("test", "-r", path)).ok:
             path = f"{folder.logs}/{instance}.log"
         if not transport.run(("test", "-r", path)).ok:
-            raise CommandError(
-                f"{instance} has no output yet", node=node.name, hint="llmfleet status shows whether it runs."
-            )
+            raise CommandError(f"{instance} has no output yet", node=node.name, hint=_hint(fleet, instance, folder))
         yield transport, path
     finally:
         transport.close()
 
 
+def _hint(fleet: Fleet, instance: str, folder: NodeFolder) -> str:
+    on_serve = StateStore(fleet.folder, fleet.inventory.cluster).value.runtime == "ray-serve"
+    if on_serve and any(i.id == instance for i in fleet.plan.instances):
+        where = f"{scratch_folder(folder)}/session_latest/logs"
+        return f"Replicas write into {where} on their node; `llmfleet logs {APPLICATION}` has why one did not start."
+    return "llmfleet status shows whether it runs."
+
+
 def _node_of(fleet: Fleet, name: str) -> str:
     homes = {i.id: i.nodes[0] for i in fleet.plan.instances}
-    homes |= {"router": fleet.plan.head, "ray-head": fleet.plan.head}
+    homes |= dict.fromkeys(("router", "ray-head", APPLICATION), fleet.plan.head)
     if name not in homes:
         raise UnknownNameError("instance", name, nearest(name, homes), hint="llmfleet status lists them.")
     return homes[name]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from sim_fleet import Sim
+from sim_fleet import CLUSTER, Sim
 
 from llmfleet.launch.logs import logs, searched
+from llmfleet.launch.record.state import StateStore
 from llmfleet.planner.errors import CommandError, TransportError, UnknownNameError
 
 
@@ -40,7 +43,7 @@ def test_lines_that_say_something(sim: Sim) -> None:
     assert node.closed
 
 
-@pytest.mark.parametrize("name", ["router", "ray-head"])
+@pytest.mark.parametrize("name", ["router", "ray-head", "application"])
 def test_the_head_s_own(sim: Sim, name: str) -> None:
     head = sim.nodes["head"]
     head.files[f"{head.folder.process(name)}/log"] = name.encode()
@@ -51,6 +54,16 @@ def test_there_is_none_yet(sim: Sim) -> None:
     with pytest.raises(CommandError, match="chat-h1-0 has no output yet") as caught:
         list(logs(sim.fleet, "chat-h1-0"))
     assert caught.value.node == "h1"
+
+
+def test_on_ray_serve_replicas_write_elsewhere(sim: Sim) -> None:
+    StateStore(sim.folder, CLUSTER).change(lambda state: replace(state, runtime="ray-serve"))
+    with pytest.raises(CommandError) as caught:
+        list(logs(sim.fleet, "chat-h1-0"))
+    assert f"{sim.nodes['h1'].folder.root}/scratch/session_latest/logs" in caught.value.hint
+    with pytest.raises(CommandError) as caught:
+        list(logs(sim.fleet, "router"))
+    assert "session_latest" not in caught.value.hint
 
 
 def test_a_name_that_nobody_has(sim: Sim) -> None:
