@@ -13,6 +13,7 @@ from llmfleet.launch.nodes.probe import NodeProbe
 from llmfleet.launch.phases import connect, ray, router
 from llmfleet.launch.phases.verify import router_url
 from llmfleet.launch.ray_serve import status as serve_status
+from llmfleet.launch.ray_serve.application import Seen, address_at
 from llmfleet.launch.results import FleetStatus, InstanceStatus, NodeStatus, RayStatus, RouterStatus
 from llmfleet.launch.router.clusters import is_ip
 from llmfleet.launch.session import Session, open_session
@@ -35,7 +36,8 @@ def look(session: Session) -> FleetStatus:
     adopt(session)
     resolve(session)
     probes = probe_nodes(session, [n.name for n in session.reached(nodes)])
-    instances = instances_seen(session, probes)
+    on_serve = serve_status.ask(session) if session.on_ray_serve else None
+    instances = instances_seen(session, probes, on_serve)
     node_states = tuple(node_status(session, n.name, instances, probes) for n in nodes)
     loads = loads_seen(session, probes)
     router_state = router_status(session, probes, loads)
@@ -51,12 +53,24 @@ def look(session: Session) -> FleetStatus:
         router_state,
         ray_state,
         problems,
+        served_nodes(session, router_state, on_serve),
     )
 
 
-def instances_seen(session: Session, probes: Mapping[str, NodeProbe]) -> tuple[InstanceStatus, ...]:
+def served_nodes(session: Session, router_state: RouterStatus, on_serve: Seen | None) -> tuple[str, ...]:
+    """Nodes of engines that pass the router's own health check. Where Ray Serve runs them the router knows kinds only:
+    nodes that Ray has not given up, on which Serve starts itself what died."""
     if session.on_ray_serve:
-        return serve_status.instances_seen(session)
+        alive = on_serve.nodes if on_serve else frozenset()
+        return tuple(n.name for n in session.fleet.planned_nodes() if address_at(session, n.name) in alive)
+    return tuple(sorted({n for i in session.fleet.plan.instances if i.id in router_state.reached for n in i.nodes}))
+
+
+def instances_seen(
+    session: Session, probes: Mapping[str, NodeProbe], on_serve: Seen | None
+) -> tuple[InstanceStatus, ...]:
+    if session.on_ray_serve:
+        return serve_status.instances_seen(session, on_serve)
     return tuple(instance_status(session, i, probes) for i in session.fleet.plan.instances)
 
 

@@ -13,7 +13,6 @@ from typing import Literal
 
 from llmfleet.launch.drain import capacity_left
 from llmfleet.launch.fleet import Fleet
-from llmfleet.launch.results import FleetStatus
 from llmfleet.planner.errors import FleetError
 from llmfleet.planner.inventory.model import Inventory, Placement, Service
 from llmfleet.planner.plan import Instance, Plan, by_service, sealed
@@ -92,11 +91,6 @@ class Vigil:
             return None
         self.dead.add(node)
         return Seen(node, "dead", now - self.away.pop(node))
-
-
-def served_nodes(status: FleetStatus) -> set[str]:
-    """Nodes of instances that pass the router's own health check."""
-    return {node for i in status.instances if i.id in status.router.reached for node in i.nodes}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from llmfleet.launch.record.state import write_atomically
 from llmfleet.launch.results import FleetStatus
 from llmfleet.launch.transport import open_transport
 from llmfleet.launch.up import UpOptions, up
-from llmfleet.launch.watch import Proposal, Vigil, fleet_for, propose, served_nodes
+from llmfleet.launch.watch import Proposal, Vigil, fleet_for, propose
 from llmfleet.planner.errors import FleetError, LockedError
 from llmfleet.planner.inventory.model import Inventory, Node
 from llmfleet.planner.plan import Plan
@@ -70,7 +70,7 @@ class Watch:
             return
         now, away = self.clock(), set(status.unreachable)
         self._tell_problems(status)
-        seen = self.vigil.see(now, away, served_nodes(status))
+        seen = self.vigil.see(now, away, status.served)
         seen += self.vigil.see_dead(now, self._answering(now, away))
         for change in seen:
             self.say(f"{change.node} {change}")

@@ -46,6 +46,7 @@ class Seen:
     replicas: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)  # kind → (address, state)
     messages: Mapping[str, str] = field(default_factory=dict)  # kind → what is wrong with it
     proxies: Mapping[str, str] = field(default_factory=dict)  # address → status
+    nodes: frozenset[str] = frozenset()  # addresses of those that Ray has not given up
 
     @property
     def known(self) -> bool:
@@ -175,6 +176,7 @@ def parse_seen(text: str) -> Seen:
         {name: tuple((r["ip"], r["state"]) for r in kind["replicas"]) for name, kind in kinds.items()},
         {name: kind["message"] for name, kind in kinds.items() if kind["status"] != "HEALTHY"},
         body["proxies"],
+        frozenset(body.get("nodes", ())),  # an older keeper does not tell
     )
 
 

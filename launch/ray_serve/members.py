@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from importlib import resources
 from typing import Final
 
 from llmfleet.launch.commands.ray import Managed, ray_address_env, ray_head_process, ray_worker_process
@@ -19,6 +21,7 @@ from llmfleet.launch.transport.base import Argv
 from llmfleet.planner.inventory.model import Node
 
 APPLICATION: Final = "application"  # the name of its process, and of its kind
+START_WITHIN_S: Final = 2700.0  # longer than an engine may take: Serve says then which one did not start
 KEEPER, LEAVE = "serve_keeper.py", "serve_leave.py"
 KEEPER_PORT: Final = 8001  # on loopback of the head
 MODULES: Final = ("ray.serve", "fastapi", "aiohttp")
@@ -96,9 +99,15 @@ def config_path(folder: NodeFolder) -> str:
     return f"{folder.process(APPLICATION)}/{CONFIG}"
 
 
+@cache
+def keeper_text() -> bytes:
+    return resources.files("llmfleet.launch.serve").joinpath(KEEPER).read_bytes()
+
+
 def application_process(head: Node, folder: NodeFolder, address: str, config: str) -> Process:
-    """Deploys `config`, the text, and says how it is."""
-    digest = hashlib.sha256(config.encode()).hexdigest()[:12]
+    """Deploys `config`, the text, and says how it is. A keeper of another llmfleet is another process; replicas do
+    not notice."""
+    digest = hashlib.sha256(config.encode() + keeper_text()).hexdigest()[:12]
     own = ("--digest", digest, "--port", str(KEEPER_PORT))
     return Process(
         name=APPLICATION,
@@ -109,5 +118,6 @@ def application_process(head: Node, folder: NodeFolder, address: str, config: st
         health_url=f"http://127.0.0.1:{KEEPER_PORT}/health",
         stop_grace_s=5.0,
         hang_after_s=120.0,
+        start_within_s=START_WITHIN_S,
     )
 

@@ -21,14 +21,13 @@ STATES: dict[str, InstanceState] = {
 BEST_FIRST = ("healthy", "draining", "starting", "unhealthy", "stopped")
 
 
-def instances_seen(session: Session) -> tuple[InstanceStatus, ...]:
-    """In the plan's order."""
-    seen = _seen(session)
+def instances_seen(session: Session, seen: Seen | None) -> tuple[InstanceStatus, ...]:
+    """In the plan's order. `seen`: None where nobody could be asked."""
     found = {s.id: s for kind in kinds_planned(session) for s in _of_kind(session, kind, seen)}
     return tuple(found[i.id] for i in session.fleet.plan.instances)
 
 
-def _seen(session: Session) -> Seen | None:
+def ask(session: Session) -> Seen | None:
     if session.fleet.plan.head not in session.transports:
         return None
     try:

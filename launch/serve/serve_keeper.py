@@ -35,9 +35,10 @@ class Keeper:
         self.config = config
         (application,) = config["applications"]
         self.name: str = application["name"]
-        self.seen: Json = {"status": "NOT_STARTED", "message": "", "kinds": {}, "proxies": {}}
+        self.seen: Json = {"status": "NOT_STARTED", "message": "", "kinds": {}, "proxies": {}, "nodes": []}
         self.ran = False  # whether all of it has run since this process began
         self.heard = 0.0
+        self.told: Dict[str, str] = {}  # the last message of each kind
 
     @property
     def well(self) -> bool:
@@ -65,9 +66,19 @@ class Keeper:
             log.warning("Serve does not know %s: deploying it again", self.name)
             client.deploy_apps(ServeDeploySchema.model_validate(self.config))
             return
-        self.seen = summary(told, self.name)
+        alive = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+        self.seen = {**summary(told, self.name), "nodes": alive}
         self.heard = time.monotonic()
+        self.tell()
         self.ran = self.ran or self.seen["status"] == "RUNNING"
+
+
+    def tell(self) -> None:
+        """What Serve says of a kind, once: why a replica did not start, before it has given up trying."""
+        for kind, each in self.seen["kinds"].items():
+            if each["message"] and each["message"] != self.told.get(kind):
+                log.warning("%s: %s", kind, each["message"])
+            self.told[kind] = each["message"]
 
 
 def summary(told: Json, name: str) -> Json:

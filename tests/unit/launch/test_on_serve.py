@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from sim_fleet import Sim, errors_of, make_inventory, make_plan
+from test_watch import look, planner, watching
 
 from llmfleet.cli.bench_asked import from_plan
 from llmfleet.cli.bench_options import Options
@@ -24,6 +25,7 @@ from llmfleet.launch.record.state import Runtime
 from llmfleet.launch.results import InstanceStatus
 from llmfleet.launch.status import status
 from llmfleet.launch.up import UpOptions, up
+from llmfleet.launch.watch import Seen
 from llmfleet.planner.errors import HealthError, InputError, NodesError, StateError
 
 ON_SERVE = UpOptions(runtime="ray-serve")
@@ -66,7 +68,9 @@ def page(gone: tuple[str, ...] = (), target: int | None = None, status: str = "R
         for kind, nodes in KINDS.items()
     }
     proxies = {f"10.0.0.{n[1]}": "HEALTHY" for nodes in KINDS.values() for n in nodes if n not in gone}
-    return json.dumps({"status": status, "message": "", "kinds": kinds, "proxies": proxies, "well": True})
+    nodes = ["10.0.0.0", *proxies]
+    told = {"status": status, "message": "", "kinds": kinds, "proxies": proxies, "nodes": nodes, "well": True}
+    return json.dumps(told)
 
 
 def spec(sim: Sim, node: str, process: str) -> dict[str, object]:
@@ -275,6 +279,43 @@ def test_status_is_what_serve_says(served: Sim, case: str) -> None:
     assert by_id(seen.instances) == expected
     assert seen.ok == well, seen.problems
     assert {n.state for n in seen.nodes} <= {"ready", "unreachable", "degraded"}
+
+
+MOVED = {"chat-h1-0": ("h1",), "chat-h3-0": ("h3",), "embed-h5-0": ("h5",)}
+
+
+def lose(sim: Sim, node: str, *, to_ray: bool) -> None:
+    """A node that this machine does not reach; `to_ray`: neither does Ray."""
+    sim.nodes[node].die()
+    sim.nodes["head"].pages["/status"] = lambda: page((node,) if to_ray else ())
+
+
+def test_watch_leaves_a_node_alone_that_ray_reaches(served: Sim) -> None:
+    watch, said, put, clock = watching(served, planner(MOVED), apply=True)
+    lose(served, "h2", to_ray=False)
+    look(watch, clock, 0, 61, 1000)
+    assert [s for s in said if s.startswith("h2 ")] == [f"h2 {Seen('h2', 'serving')}"] and not put
+
+
+def test_watch_leaves_dead_replicas_to_serve(served: Sim) -> None:
+    watch, said, put, clock = watching(served, planner(MOVED), apply=True)
+    served.nodes["head"].pages["/status"] = lambda: page(state="STARTING")
+    look(watch, clock, 0, 61, 1000)
+    assert "chat-h2-0 is starting: in Ray Serve: STARTING" in said
+    assert not any("dead" in s for s in said) and not put
+
+
+def test_watch_plans_anew_what_ran_on_a_node_that_ray_gave_up(served: Sim) -> None:
+    watch, said, put, clock = watching(served, planner(MOVED, chat=6), apply=True)
+    served.nodes["head"].facts = {"ray": ("head", "h1", "h3", "h5")}
+    lose(served, "h2", to_ray=True)
+    look(watch, clock, 0, 30)
+    assert [s for s in said if s.startswith("h2 ")] == ["h2 does not answer"]
+    look(watch, clock, 61, 70, 500)
+    assert sum("is taken for dead" in s for s in said) == 1 and len(put) == 1, said
+    assert served.living()["h3"] == {"ray-worker"} and deployed(served) == {"chat-h": 2, "embed-h": 1}
+    assert served.state()["runtime"] == "ray-serve"
+    assert not [a for n in ("h1", "h5") for a in served.nodes[n].actions if a[0] == "stop"], "what serves is left alone"
 
 
 def test_a_lost_state_is_read_anew_with_its_runtime(served: Sim) -> None:
