@@ -42,6 +42,11 @@ def _bad(name: str) -> str:
     return f"{name}{HOSTILE}"
 
 
+def _bad_id(name: str) -> str:
+    """A plan takes no instance with a slash in its name."""
+    return _bad(name).replace("/", "")
+
+
 def _hostile(plan: Plan) -> Plan:
     return replace(
         plan,
@@ -52,7 +57,7 @@ def _hostile(plan: Plan) -> Plan:
         instances=tuple(
             replace(
                 i,
-                id=_bad(i.id),
+                id=_bad_id(i.id),
                 service=_bad(i.service),
                 model=_bad(i.model),
                 engine_version=HOSTILE,
@@ -71,7 +76,7 @@ def _hostile(plan: Plan) -> Plan:
                 model=_bad(s.model),
                 fallback=s.fallback and _bad(s.fallback),
                 pools=tuple(
-                    replace(p, name=_bad(p.name), instances=tuple(_bad(i) for i in p.instances)) for p in s.pools
+                    replace(p, name=_bad(p.name), instances=tuple(_bad_id(i) for i in p.instances)) for p in s.pools
                 ),
             )
             for s in plan.services
