@@ -95,6 +95,6 @@ def _hostile_inventory(fleet: Inventory) -> Inventory:
 
 def _hostile_curves(decision: Decision, plan: Plan) -> list[Curve]:
     return [
-        replace(c, service=_bad(c.service), instances=tuple(_bad(i) for i in c.instances))
+        replace(c, service=_bad(c.service), instances=tuple(_bad_id(i) for i in c.instances))
         for c in curves(decision, plan)
     ]
