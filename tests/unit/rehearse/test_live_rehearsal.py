@@ -89,15 +89,12 @@ def test_bench_measures_calibrates_and_says_how_far_the_estimate_was(
     assert estimate["planned_kv_blocks"] == estimate["measured_kv_blocks"] > 1000
     written = yaml.safe_load((tmp_path / "calibration.yaml").read_text())["measurements"][0]
     assert (written["gpu"], written["concurrency"], written["output_len"]) == ("H100-80G", 4.0, 40.0)
+    assert written["kv_blocks"] == estimate["measured_kv_blocks"]
     assert (tmp_path / "b.svg").read_text().startswith("<svg")
     assert main(["plan", str(inventory), "--json", "--no-write"]) == 0
     expected = json.loads(capsys.readouterr().out)["instances"][0]["expected"]
     assert expected["source"] == "calibrated"
     assert (tmp_path / ".llmfleet" / "accuracy.jsonl").read_text().count("\n") == 1
-    assert main([*common, "--calibrate", "--quiet"]) == 0
-    (again,) = yaml.safe_load((tmp_path / "calibration.yaml").read_text())["measurements"]
-    assert again["request_rate"] > 0 and "concurrency" not in again, "at random times, where no load was asked for"
-    assert again["kv_blocks"] == written["kv_blocks"] == estimate["measured_kv_blocks"]
     assert main(["bench", "--url", f"http://{host}:{port}", "--model", "chat", "--rate", "20", "-n", "30", "--knee",
                  "--input", "100", "--output", "5", "--ttft", "1", "--json"]) == 0  # fmt: skip
     assert json.loads(capsys.readouterr().out)["knees"][0]["points"]

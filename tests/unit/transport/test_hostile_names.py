@@ -30,6 +30,7 @@ HOSTILE = (
     '" ; touch {c} ; "', "\\'; touch {c}; \\'", "-n; touch {c}", "../../{c}", "a\ntouch {c}\n",
     "${{IFS}}touch${{IFS}}{c}",
     "日本語 · 🦙 $(touch {c})", "%s$(touch {c})%n", "~root/$(touch {c})", "{{models}}$(touch {c})", "*?[a]; touch {c}",
+    "/srv/x; touch {c}", "/srv/$(touch {c})", "~/`touch {c}`", "~/' ; touch {c} ; '",  # folders have to begin like this
 )  # fmt: skip
 PLACES: tuple[tuple[str | int, ...], ...] = (
     ("cluster",), ("models_dir",), ("nodes", 0, "name"), ("nodes", 0, "host"), ("nodes", 0, "address"),
