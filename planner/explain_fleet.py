@@ -13,8 +13,8 @@ from llmfleet.planner.choose.rates import SMALLEST
 from llmfleet.planner.choose.shares import spread
 from llmfleet.planner.inventory.gpus import parse_gpus
 from llmfleet.planner.plan import Rejected, Unused
+from llmfleet.planner.speed.pace import APART
 
-APART = 0.15  # measured from estimated time
 CLOSE = 1e-3  # of a demand: what the optimizer may give up
 
 

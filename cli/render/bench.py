@@ -11,9 +11,9 @@ from rich.text import Text
 
 from llmfleet.cli.output import grouped, percent
 from llmfleet.cli.render.simulate import milliseconds
-from llmfleet.launch.bench.compare import APART
 from llmfleet.launch.bench.figures import Figures
 from llmfleet.launch.bench.measure import Knee, Measured
+from llmfleet.planner.speed.pace import APART
 
 if TYPE_CHECKING:
     from llmfleet.launch.bench.compare import Compared

@@ -12,10 +12,10 @@ from llmfleet.planner.model.types import Model
 from llmfleet.planner.plan import Instance
 from llmfleet.planner.speed.instance import Load, instance_seen
 from llmfleet.planner.speed.measurements import Measurement
+from llmfleet.planner.speed.pace import APART
 from llmfleet.planner.speed.seen import Seen
 
 ACCURACY = "accuracy.jsonl"  # beside the plan: past comparisons
-APART = 0.15  # an estimate that is further off is worth a warning
 
 
 @dataclass(frozen=True, slots=True)

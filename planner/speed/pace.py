@@ -27,6 +27,8 @@ class Scale:
 
 ESTIMATED = Scale()
 
+APART = 0.15  # measured from estimated time: a difference that is worth a warning
+
 # Relative errors: of a class by the catalogue, with and without published measurements of it, and of what one run tells
 # of another model, or of the same one in another shape (docs/validation.md).
 KNOWN, UNKNOWN = 0.08, 0.2
