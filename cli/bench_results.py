@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from llmfleet.planner.plan import Instance
     from llmfleet.planner.speed.measurements import Measurement
 
-FEW = 0.01
+FEW = 0.01  # of the requests
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """`measurement`: of an instance that has its GPUs for itself, and answered."""
+    """`measurement`: of an instance that has its GPUs for itself, of a run that says something of it."""
 
     asked: Asked
     result: Measured | Knee
@@ -43,7 +43,7 @@ def taken(asked: Asked, result: Measured | Knee, inventory: Inventory | None, fl
     instance = asked.instance
     if inventory is None or instance is None or not whole(instance) or isinstance(result, Knee):
         return Taken(asked, result)
-    if not result.figures.ttft_ms:
+    if limited(result) or failed(result):
         return Taken(asked, result)
     startup = _startup(asked, instance, fleet) if instance.engine == "vllm" else None
     return Taken(asked, result, measurement(inventory, instance, result.figures, startup))
@@ -105,7 +105,7 @@ def write_measured(all_taken: Sequence[Taken], fleet: Inventory, path: Path, *, 
     from llmfleet.cli.calibration import FILE_NAME
     from llmfleet.launch.bench.calibrate import throughput, write_calibration
 
-    made = [t.measurement for t in all_taken if t.measurement and not limited(t.result) and not failed(t.result)]
+    made = [t.measurement for t in all_taken if t.measurement]
     knees = [(t.asked, t.result) for t in all_taken if isinstance(t.result, Knee)]
     found = [
         throughput(fleet, asked.instance, asked.plan.shape, knee)
@@ -134,9 +134,9 @@ def limited(result: Measured | Knee) -> bool:
     return isinstance(result, Measured) and result.figures.client_limited is not None
 
 
-def failed(result: Measured | Knee) -> bool:
+def failed(result: Measured) -> bool:
     """More than a request in a hundred: those that were answered then say little of the engine."""
-    return isinstance(result, Measured) and sum(result.figures.errors.values()) > FEW * result.figures.requests
+    return sum(result.figures.errors.values()) > FEW * result.figures.requests
 
 
 def write_plots(all_taken: Sequence[Taken], html: Path | None, svg: Path | None) -> None:

@@ -75,7 +75,9 @@ def _apart(decision: Decision) -> list[str]:
     said: dict[str, None] = {}
     for c in decision.counts:
         known = c.measured
-        factor = known.decode if known and c.demand.buckets[0].request.output_len else known.prefill if known else 1.0
+        if known is None:
+            continue
+        factor = known.decode if c.demand.buckets[0].request.output_len else known.prefill
         if not 1 / (1 + APART) <= factor <= 1 + APART:
             where = f"{c.service} on {c.node_class.name} ({c.label})"
             said[f"{where} was measured to take {factor:.2f} times what is estimated; the plan goes by that"] = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llmfleet.planner.candidates.budgets import budget
-from llmfleet.planner.candidates.candidate import Candidate, Rating, Settings, shape_label
+from llmfleet.planner.candidates.candidate import Candidate, Rating, Settings, at_once, shape_label
 from llmfleet.planner.candidates.demand import Demand
 from llmfleet.planner.candidates.engines import EngineChoice, engine_choices
 from llmfleet.planner.candidates.node_classes import NodeClass
@@ -18,7 +18,7 @@ from llmfleet.planner.memory.settings import parse_version
 from llmfleet.planner.memory.types import Memory, Shape
 from llmfleet.planner.plan import Rejected, Role
 from llmfleet.planner.speed.batching import batching
-from llmfleet.planner.speed.estimate import most_sequences, steps_of
+from llmfleet.planner.speed.estimate import steps_of
 from llmfleet.planner.speed.hardware import DEFAULT_NIC_BITS_S
 from llmfleet.planner.speed.throughputs import measured_rate
 
@@ -205,8 +205,7 @@ def rated(
     ratings = {}
     for bucket in demand.buckets:
         if role == "long" or not bucket.long:
-            kv_tokens = memory.kv.tokens_at(bucket.request.held) if memory.kv else None
-            most = most_sequences(bucket.request, kv_tokens, settings.max_num_seqs)
+            most = at_once(memory, bucket.request, settings.max_num_seqs)
             load = batching(steps, bucket.request, most, bucket.limits)
             rating = Rating(inside=load.capacity(), best_effort=load.at_best(), idle=load.idle())
             measured = measured_rate(node_class.gpu, demand.service.model, shape, bucket.request)

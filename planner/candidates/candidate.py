@@ -118,8 +118,13 @@ class Candidate:
 
     def most_sequences(self, request: Request) -> float:
         """At once."""
-        tokens = self.memory.kv.tokens_at(request.held) if self.memory.kv else None
-        return most_sequences(request, tokens or None, self.settings.max_num_seqs)
+        return at_once(self.memory, request, self.settings.max_num_seqs)
+
+
+def at_once(memory: Memory, request: Request, max_num_seqs: int) -> float:
+    """Such requests that decode at the same time."""
+    tokens = memory.kv.tokens_at(request.held) if memory.kv else None
+    return most_sequences(request, tokens or None, max_num_seqs)
 
 
 def shape_label(shape: Shape) -> str:

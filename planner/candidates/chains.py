@@ -8,7 +8,7 @@ from functools import cached_property
 from math import floor, gcd
 
 from llmfleet.planner.candidates.budgets import contexts, utilization
-from llmfleet.planner.candidates.candidate import Candidate, Rating, Settings, Take
+from llmfleet.planner.candidates.candidate import Candidate, Rating, Settings, Take, at_once
 from llmfleet.planner.candidates.demand import Bucket, Demand
 from llmfleet.planner.candidates.engines import EngineChoice, common_engine
 from llmfleet.planner.candidates.node_classes import NodeClass
@@ -200,8 +200,7 @@ class _Line:
         ratings = {}
         for bucket in self.demand.buckets:
             if not bucket.long:
-                kv_tokens = memory.kv.tokens_at(bucket.request.held) if memory.kv else None
-                most = most_sequences(bucket.request, kv_tokens, sequences)
+                most = at_once(memory, bucket.request, sequences)
                 load = batching(steps, bucket.request, most, bucket.limits)
                 ratings[bucket.name] = Rating(inside=load.capacity(), best_effort=load.at_best(), idle=load.idle())
         span = sum(t.nodes for t in takes)

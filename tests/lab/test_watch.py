@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from threading import Timer
+from typing import IO
 
 import httpx
 import pytest
@@ -39,20 +41,19 @@ def ask(fleet: LabFleet) -> httpx.Response:
     return httpx.post(f"{fleet.url}/v1/completions", json=body, timeout=60, trust_env=False)
 
 
-def heard(process: subprocess.Popen[str], words: str) -> str:
-    """What it said until a line has these words."""
+def heard(process: subprocess.Popen[str], stream: IO[str] | None, pattern: str) -> tuple[str, re.Match[str]]:
+    """What it said there until a line matched, and the match."""
     said = []
     late = Timer(WITHIN_S, process.kill)
     late.start()
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
+        for line in stream or ():
             said.append(line)
-            if words in line:
-                return "".join(said)
+            if found := re.search(pattern, line):
+                return "".join(said), found
     finally:
         late.cancel()
-    raise AssertionError(f"never said: {words}\n{''.join(said)}")
+    raise AssertionError(f"never said: {pattern}\n{''.join(said)}")
 
 
 def home(fleet: LabFleet) -> str:
@@ -66,9 +67,9 @@ def test_a_dead_host_s_service_is_taken_elsewhere(fleet: LabFleet) -> None:
     assert ask(fleet).status_code == 200
     watch = fleet.start("watch", "--apply", "--dead-after", "10", "--interval", "2")
     try:
-        heard(watch, f"watching head, {lost}")
+        heard(watch, watch.stdout, f"watching head, {lost}")
         fleet.lab[lost].power_cut()
-        said = heard(watch, " is up; inventory.yaml still has")
+        said, _ = heard(watch, watch.stdout, " is up; inventory.yaml still has")
         assert f"{lost} does not answer" in said
         assert f"{lost} has not answered for" in said and "it is taken for dead" in said
         found = home(fleet)
@@ -93,7 +94,7 @@ def test_a_host_that_dies_while_a_roll_waits_for_it(fleet: LabFleet, engine_env:
     fleet.write(inventory_yaml(fleet.lab, engine_env, [chat(engine_env, ["h2"], ["h3"], context=1024)]))
     fleet.ok("plan")
     rolling = fleet.start("up")
-    first = starting(rolling)
+    first = heard(rolling, rolling.stderr, r"^(h[23]): start chat-\1-0")[1][1]
     other = {"h2": "h3", "h3": "h2"}[first]
     fleet.lab[first].power_cut()
     said = rolling.communicate(timeout=WITHIN_S)[1]
@@ -105,20 +106,3 @@ def test_a_host_that_dies_while_a_roll_waits_for_it(fleet: LabFleet, engine_env:
     fleet.ok("up", timeout=900)
     assert fleet.states() == {"chat-h2-0": "healthy", "chat-h3-0": "healthy"}
     assert {a["max_model_len"] for a in fleet.plan["instances"]} == {1024}
-
-
-def starting(rolling: subprocess.Popen[str]) -> str:
-    """The host whose new engine is started first."""
-    late = Timer(WITHIN_S, rolling.kill)
-    late.start()
-    said = []
-    try:
-        assert rolling.stderr is not None
-        for line in rolling.stderr:
-            said.append(line)
-            for host in ("h2", "h3"):
-                if line.startswith(f"{host}: start chat-{host}-0"):
-                    return host
-    finally:
-        late.cancel()
-    raise AssertionError("".join(said))
