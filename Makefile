@@ -21,6 +21,7 @@ help:
 	@echo 'make bench-simulate  what the simulation costs, and formula against simulation, in a minute'
 	@echo 'make bench-prefix  real vLLM on CPU with its prefix cache behind our router and others (after make lab)'
 	@echo 'make bench-rehearse  a rehearsal beside the real engine that it simulates (after make lab)'
+	@echo 'make bench-long    short prompts beside long ones in a real engine, with a plan'\''s threshold and without'
 	@echo 'make bench-serve   the same engine behind the default path and behind Ray Serve (after make lab)'
 	@echo 'make fuzz-router   its classifier against a JSON parser, 200 000 bodies'
 	@echo 'make check-exports router show --format in HAProxy, nginx, vllm-router, smg and LiteLLM'
@@ -73,9 +74,12 @@ bench-ssh: $(VENV)/.test
 bench-simulate: $(VENV)/.test
 	@$(BIN)/python benchmarks/simulate.py
 
-.PHONY: bench-prefix bench-rehearse bench-serve fuzz-router check-exports
+.PHONY: bench-long bench-prefix bench-rehearse bench-serve fuzz-router check-exports
 bench-prefix: $(VENV)/.test
 	@$(BIN)/python benchmarks/prefix.py
+
+bench-long: $(VENV)/.test
+	@$(BIN)/python benchmarks/long_prompts.py
 
 bench-serve: $(VENV)/.test
 	@$(BIN)/python benchmarks/serve.py

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from llmfleet.planner.candidates.candidate import Candidate
+from llmfleet.planner.candidates.mix import LEAST_SHARE, NOTHING, mix_of
 from llmfleet.planner.choose.decision import Decision
 from llmfleet.planner.choose.placing import Placed
 from llmfleet.planner.explain import instance_reason
@@ -19,12 +20,9 @@ from llmfleet.planner.plan import Expected, Instance, Pool, Role, RouterPlan, Se
 from llmfleet.planner.ports import Ports, address_of
 from llmfleet.planner.speed.batching import Steady
 from llmfleet.planner.speed.estimate import expected
-from llmfleet.planner.speed.request import Limits, Request
 from llmfleet.planner.weights_source import source_target
 
 HEAVIEST = 1000
-NOTHING = 1e-9
-LEAST_SHARE = 0.005  # below it the long pool is left to long prompts
 
 
 class Facts:
@@ -36,6 +34,8 @@ class Facts:
         self.count = decision.counts[candidate]
         self.spread = decision.spreads[candidate.service]
         self.part = self.spread.part(candidate)
+        self.mix = mix_of(candidate, self.spread.parts.get(candidate, {}))
+        self.batching = self.mix.batching(candidate)
         self.capacity_rps = self._share_of_capacity()
         self.expected = self._expected()
         self.max_concurrency = self._max_concurrency()
@@ -46,50 +46,33 @@ class Facts:
         """Requests/s of the peak that one instance takes."""
         return self.part * self._candidate.demand.rate / self.count
 
-    def mix(self) -> Request:
-        """The requests that come to it, as one mean request."""
-        demand = self._candidate.demand
-        parts = dict(self.spread.parts.get(self._candidate, {})) if self.part > 1e-9 else {}
-        return demand.mixed(parts or {b.name: b.part for b in demand.buckets if b.name in self._candidate.ratings})
-
-    def limits(self) -> Limits:
-        """Those of the longest kind of prompt that it takes."""
-        demand, c = self._candidate.demand, self._candidate
-        taken = {name for name, part in self.spread.parts.get(c, {}).items() if part > 1e-9} or set(c.ratings)
-        return max((b.limits for b in demand.buckets if b.name in taken), key=lambda limits: limits.ttft_s)
-
     def _capacity(self) -> Steady:
-        batching = self._candidate.batching(self.mix(), self.limits())
-        inside = batching.capacity()
-        if inside.rate > 1e-9:
-            return inside
-        return batching.at_best()
+        inside = self.batching.capacity()
+        return inside if inside.rate > NOTHING else self.batching.at_best()
 
     def _share_of_capacity(self) -> float:
         """What one instance takes when the service is full: its part of the mix, which may not be the service's."""
-        if self.part > 1e-9 and self.spread.capacity_rps:
+        if self.part > NOTHING and self.spread.capacity_rps:
             return self.spread.capacity_rps * self.part / self.count
         return self._capacity().rate
 
     def _expected(self) -> Expected:
         """At its share of the peak; without traffic or beyond its capacity: at its capacity."""
         rate = self.rate
-        batching = self._candidate.batching(self.mix(), self.limits())
-        steady = batching.at_rate(rate) if 0 < rate < self.capacity_rps else self._capacity()
-        return expected(steady, self.mix(), self._candidate.node_class.gpu)
+        steady = self.batching.at_rate(rate) if 0 < rate < self.capacity_rps else self._capacity()
+        return expected(steady, self.mix.request, self._candidate.node_class.gpu)
 
     def _max_concurrency(self) -> int:
         """As many as the SLO and the KV cache allow at once, a busy moment included."""
-        c, request = self._candidate, self.mix()
+        c, request = self._candidate, self.mix.request
         if c.demand.service.max_concurrency:
             return min(c.demand.service.max_concurrency, c.settings.max_num_seqs)
         if not request.output_len:  # one step's worth at work and one waiting
             held = 2 * c.settings.max_num_batched_tokens / request.input_len
         else:
-            batching, steady = c.batching(request, self.limits()), self._capacity()
-            held = (
-                min(batching.most, steady.batch + self.limits().z * sqrt(steady.batch)) + steady.rate * steady.ttft_s
-            )
+            steady = self._capacity()
+            swollen = steady.batch + self.mix.limits.z * sqrt(steady.batch)
+            held = min(self.batching.most, swollen) + steady.rate * steady.ttft_s
         return max(1, min(c.settings.max_num_seqs, ceil(held)))
 
 
@@ -148,6 +131,7 @@ def _instance(
         capacity_rps=float(f"{facts.capacity_rps:.4g}"),
         layers=_layers(placed) if c.shape.pp > 1 else None,
         gpu_share=c.part,
+        long_prefill_token_threshold=facts.mix.threshold,
         multi_node=_multi_node(placed, inventory),
     )
 

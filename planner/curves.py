@@ -56,8 +56,7 @@ def curves(decision: Decision, plan: Plan) -> tuple[Curve, ...]:
 
 
 def _curve(facts: Facts, candidate: Candidate, instances: tuple[str, ...]) -> Curve:
-    limits = facts.limits()
-    batching = candidate.batching(facts.mix(), limits)
+    limits, batching = facts.mix.limits, facts.batching
     top = batching.at_best().rate
     rates = [top * (i + 1) / POINTS for i in range(POINTS)]
     inside = batching.capacity()

@@ -8,6 +8,7 @@ from llmfleet.planner.candidates.build import Options
 from llmfleet.planner.candidates.candidate import Candidate
 from llmfleet.planner.candidates.demand import Bucket
 from llmfleet.planner.candidates.engines import label
+from llmfleet.planner.candidates.mix import mix_of
 from llmfleet.planner.candidates.prune import more
 from llmfleet.planner.choose.decision import Decision
 from llmfleet.planner.inventory.kept import rule
@@ -23,7 +24,7 @@ def instance_reason(decision: Decision, c: Candidate) -> str:
     options = decision.options.get(c.service, NONE)
     shape = [f"{_shape(c)}, as the inventory says"] if c.demand.service.placement else _width(c, options)
     shape = _chain(c, options) if c.stages else shape
-    sentences = [*shape, _measured(c), _room(c), _place(decision, c), _engine(c)]
+    sentences = [*shape, _measured(c), _room(c), _place(decision, c), _beside(decision, c), _engine(c)]
     return " ".join(f"{_capital(s)}." for s in sentences if s)
 
 
@@ -168,6 +169,16 @@ def _long(decision: Decision, c: Candidate) -> str:
         return f"{coming}, where an instance has the most room" + (f": others hold {tokens(most)}" if most else "")
     limit = next(b.limits.ttft_s for b in c.demand.buckets if b.long)
     return f"{coming}, where they stay inside the SLO ({limit:.1f} s to their first token)" if limit < inf else coming
+
+
+def _beside(decision: Decision, c: Candidate) -> str:
+    """Of long and short prompts in one instance."""
+    threshold = mix_of(c, decision.spreads[c.service].parts.get(c, {})).threshold
+    if not threshold:
+        return ""
+    part = f"{tokens(threshold)} of the {tokens(c.settings.max_num_batched_tokens)} tokens of a step"
+    why = "short ones need not wait until a long one is done"
+    return f"while others are there, a prompt gets no more than {part}: {why}"
 
 
 def _rivals(decision: Decision, c: Candidate) -> list[str]:

@@ -63,6 +63,7 @@ class Instance:
     capacity_rps: float = 0.0  # requests a second of its own mix that it takes inside the SLO
     layers: Mapping[str, tuple[int, int]] | None = None  # of a pipeline, by node: the first layer, and the one behind
     gpu_share: float = 1.0  # of its one GPU; below 1 others share it, and budget and figures are of that part
+    long_prefill_token_threshold: int = 0  # prompt tokens of one request in a step while others wait; 0: no limit
     multi_node: Literal["ray", "mp"] = "ray"  # what carries it over several nodes: Ray, or vLLM's own processes
 
     def __post_init__(self) -> None:
@@ -100,9 +101,14 @@ class ServicePlan:
     fallback: str | None = None  # the service whose pools take what this one cannot
     prefix_bytes: int = PREFIX_BYTES  # of a prompt's start, by which the router tells requests apart
 
-    def ttft_limit_s(self, instance_id: str, usual: float | None) -> float | None:
-        """What an instance is held to; `usual` is the service's own SLO, None without one."""
-        later = (p.ttft_limit_s for p in self.pools if p.ttft_limit_s and instance_id in p.instances)
+    def ttft_limit_s(self, instance_id: str, usual: float | None, percentile: float) -> float | None:
+        """What an instance's TTFT at the SLO's percentile is held to; `usual` is the SLO's own, None without one.
+
+        Where long prompts are rarer than what may miss the SLO, that percentile is one of the short ones.
+        """
+        mine = [pool for pool in self.pools if instance_id in pool.instances]
+        rare = (1 - percentile / 100) * sum(pool.share for pool in mine)
+        later = (pool.ttft_limit_s for pool in mine if pool.ttft_limit_s and pool.share > rare)
         return max(later, default=usual)
 
 

@@ -17,7 +17,8 @@ from llmfleet.planner.difference import ROUTED, SAID, ChangedInstance, Differenc
 from llmfleet.planner.plan import Instance, Plan, ServicePlan, Unused, by_service
 
 ADDED, REMOVED, CHANGED = ("+", "green"), ("−", "red"), ("~", "yellow")
-FOLLOWING = ("port", "weights_path", "image", "gpu_memory_utilization", "max_num_batched_tokens")
+FOLLOWING = ("port", "weights_path", "image", "gpu_memory_utilization", "max_num_batched_tokens",
+             "long_prefill_token_threshold")  # fmt: skip
 WORDS = {"max_model_len": "context", "max_num_seqs": "requests at once", "engine_version": "version"}
 GIB = 1 << 30
 T = TypeVar("T")

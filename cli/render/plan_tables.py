@@ -60,8 +60,9 @@ def _load(g: Group) -> str:
 
 
 def _slo(inventory: Inventory, g: Group, name: str) -> float | None:
-    limit: float | None = getattr(inventory.service(g.service.name).slo, name)
-    return g.service.ttft_limit_s(g.one.id, limit) if name == "ttft" else limit
+    slo = inventory.service(g.service.name).slo
+    limit: float | None = getattr(slo, name)
+    return g.service.ttft_limit_s(g.one.id, limit, slo.percentile) if name == "ttft" else limit
 
 
 def _tail(g: Group, tail_ms: float, limit_s: float | None) -> str:

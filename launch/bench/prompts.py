@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import log
+from itertools import accumulate
+from math import exp, log
+from statistics import NormalDist
 
 PATHS = {
     "generate": "/v1/completions",
@@ -31,7 +34,8 @@ WORDS = TEXT.split()
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Tokens. `p99` None: all alike. `shared`: part of each prompt that is the beginning of one of `documents`."""
+    """Tokens. `p99` None: all alike. `shared`: part of each prompt that is the beginning of one of `documents`, the
+    n-th 1/n as often as the first; prompts on one document are of like lengths, as the simulation's are."""
 
     input_mean: float
     input_p99: float | None = None
@@ -56,11 +60,14 @@ class Prompts:
         self._text = text
         self._stream = stream
         self._seed = seed
+        self._by_length = random.Random(seed).sample(range(shape.documents), shape.documents)  # noqa: S311
+        self._ends = list(accumulate(1 / (1 + document) for document in self._by_length))
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
-            tokens, answer = self._lengths()
-            yield self.body(self._prompt(tokens), answer)
+            place = self._chance.random()  # of its length among all
+            tokens, answer = self._lengths(place)
+            yield self.body(self._prompt(tokens, place), answer)
 
     def sized(self, lengths: Sequence[tuple[int, int, Sequence[int]]]) -> Iterator[bytes]:
         """For a trace: tokens of prompt and answer, and numbers of the blocks of 512 that it begins with."""
@@ -91,22 +98,21 @@ class Prompts:
             return json.dumps({**asked, "messages": [{"role": "user", "content": prompt}]}).encode()
         return json.dumps({**asked, "prompt": prompt}).encode()
 
-    def _lengths(self) -> tuple[int, int]:
+    def _lengths(self, place: float) -> tuple[int, int]:
         shape = self._shape
-        tokens = _drawn(self._chance, shape.input_mean, shape.input_p99)
-        answer = _drawn(self._chance, shape.output_mean, shape.output_p99)
+        tokens = _drawn(place, shape.input_mean, shape.input_p99)
+        answer = _drawn(self._chance.random(), shape.output_mean, shape.output_p99)
         if shape.longest is not None:
             answer = min(answer, shape.longest - 1)
             tokens = min(tokens, shape.longest - answer)
         return max(1, tokens), max(1, answer)
 
-    def _prompt(self, tokens: int) -> str:
+    def _prompt(self, tokens: int, place: float) -> str:
         size = max(1, round(tokens * self._bytes_a_token))
         shared = round(size * self._shape.shared)
         if not shared:
             return self._alone(size)
-        weights = [1 / rank for rank in range(1, self._shape.documents + 1)]
-        document = self._chance.choices(range(self._shape.documents), weights)[0]
+        document = self._by_length[bisect_left(self._ends, place * self._ends[-1])]
         return self._words(shared, f"document {document} ") + self._alone(max(8, size - shared))
 
     def _alone(self, size: int) -> str:
@@ -124,11 +130,12 @@ class Prompts:
         return (name + " ".join(words))[:size].ljust(size, "e")
 
 
-def _drawn(chance: random.Random, mean: float, p99: float | None) -> int:
-    """Log-normal through mean and p99; without a tail all are alike."""
+def _drawn(place: float, mean: float, p99: float | None) -> int:
+    """The length below which that part of all are. Log-normal through mean and p99; without a tail all are alike."""
     if p99 is None or p99 <= mean:
         return round(mean)
     z = 2.326
     root = z * z - 2 * log(p99 / mean)
     sigma = min(2.5, z - root**0.5 if root > 0 else z)
-    return max(1, round(chance.lognormvariate(log(mean) - sigma * sigma / 2, sigma)))
+    deviations = NormalDist().inv_cdf(min(max(place, 1e-9), 1 - 1e-9))
+    return max(1, round(exp(log(mean) - sigma * sigma / 2 + sigma * deviations)))

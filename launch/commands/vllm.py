@@ -147,6 +147,7 @@ def _engine_flags(instance: Instance, node: Node) -> dict[str, object]:
         "--max-model-len": instance.max_model_len,
         "--max-num-seqs": instance.max_num_seqs,
         "--max-num-batched-tokens": instance.max_num_batched_tokens,
+        "--long-prefill-token-threshold": instance.long_prefill_token_threshold or None,
         "--kv-cache-memory-bytes": instance.kv_cache_memory_bytes or UNUSED_KV[instance.accelerator],
         "--gpu-memory-utilization": instance.gpu_memory_utilization,
         "--max-num-queued-reqs": instance.max_concurrency if has(instance, "--max-num-queued-reqs") else None,

@@ -113,7 +113,8 @@ def _engine(
         "id": instance.id, "host": at[0], "port": at[1], "names": served_names(plan, instance), "task": instance.task,
         "speed": speed,
         "engine": {"seqs": engine.pace.seqs, "chunk": engine.pace.chunk, "block": engine.block, "blocks": engine.blocks,
-                   "longest": engine.longest, "cap": instance.max_concurrency, "grid": list(grids[engine.pace])},
+                   "longest": engine.longest, "cap": instance.max_concurrency, "grid": list(grids[engine.pace]),
+                   "threshold": instance.long_prefill_token_threshold},
     }  # fmt: skip
     path = folder / f"{instance.id}.json"
     path.write_text(json.dumps(spec), encoding="utf-8")

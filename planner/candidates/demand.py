@@ -49,17 +49,6 @@ class Demand:
             self.service.long_context.over if any(b.long for b in self.buckets) and self.service.long_context else None
         )
 
-    def mixed(self, parts: dict[str, float]) -> Request:
-        """One mean request of a mix of buckets, weighted as given."""
-        total = sum(parts.values()) or 1.0
-        shares = [(b.request, parts.get(b.name, 0.0) / total) for b in self.buckets]
-
-        def mean(name: str) -> float:
-            return float(sum(getattr(request, name) * share for request, share in shares))
-
-        tail = max((request.tail_len for request, share in shares if share > 0.05), default=mean("tail_len"))
-        return Request(mean("input_len"), mean("output_len"), mean("prefix_hit"), tail)
-
 
 def demand_of(service: Service, model: Model) -> Demand:
     traffic = service.traffic or NO_TRAFFIC

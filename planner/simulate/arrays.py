@@ -17,7 +17,8 @@ SEQS, CHUNK, BLOCK, BLOCKS, LONGEST, CAP, SPEED, NODES, SLOTS, PHASE = 0, 1, 2, 
 RUNNING, DECODING, TICK, FREE, EVICTABLE, ACTIVE, WAITING, STEPS = 10, 11, 12, 13, 14, 15, 16, 17
 FIRST_WAITING, LAST_WAITING, PARTIAL, HEAP, FINISHING = 18, 19, 20, 21, 22
 ADMITTED, PREEMPTED, HIT_TOKENS, PROMPT_TOKENS = 23, 24, 25, 26
-WIDTH = 27
+THRESHOLD = 27  # prompt tokens of one request in a step while others are there
+WIDTH = 28
 # World.clock: the step under way, and sums over time.
 STARTED, ENDS, CONTEXT, FIRST_STEP, GROWTH, BUSY, RUNNING_TIME, KV_TIME, SLOWER = 0, 1, 2, 3, 4, 5, 6, 7, 8
 CLOCKS = 9
@@ -25,7 +26,7 @@ CLOCKS = 9
 # World.request: what it asks, what became of it, and what is kept of it on the way.
 R_KIND, R_PROMPT, R_ANSWER, R_SEGMENTS, R_SEGMENTS_END = 0, 1, 2, 3, 4
 R_ENGINE, R_MEMBER, R_OUTCOME, R_TRIES, R_CACHED = 5, 6, 7, 8, 9
-R_AFTER = 10  # it, in the queue
+R_AFTER = 10  # it, in the queue or among the prompts that were cut
 R_FINISH = 11  # tick of the last token
 R_LEFT = 12  # prompt tokens that are still to be computed
 R_MADE = 13  # tokens of the answer

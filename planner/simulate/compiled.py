@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -31,9 +34,23 @@ def _jit(function: F, **options: bool) -> F:
     os.environ.setdefault("NUMBA_OPT", "1")  # the default takes four times as long to compile, and runs no faster
     import numba
 
+    config: Any = numba.config  # its type does not name what it reads from the environment
+    config.CACHE_DIR = _kept_in()
     compile_it: Any = numba.njit  # its type does not name all of its options
     made: F = compile_it(cache=True, error_model="numpy", **options)(function)
     return made
+
+
+@cache
+def _kept_in() -> str:
+    """A folder of this very code's own.
+
+    Numba takes what it has compiled for good as long as the function's own file is the same; what that function calls
+    in other files, and their constants, may have changed.
+    """
+    here = Path(__file__).parent
+    code = sha256(b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))).hexdigest()
+    return str(here / "__pycache__" / code[:12])
 
 
 def column(values: NDArray[Any]) -> Any:

@@ -1,7 +1,7 @@
 """One engine, step by step: continuous batching with chunked prefill, a queue, and preemption where blocks run out.
 
-Decoding requests come first in every step, then the rest of a prompt that was cut, then the queue in its order. Steps
-that only decode are taken many at once, up to the next answer that ends; a request that arrives meanwhile cuts them.
+Decoding requests come first in every step, then prompts (see prompts.py). Steps that only decode are taken many at
+once, up to the next answer that ends; a request that arrives meanwhile cuts them.
 Source of the order: vllm/v1/core/sched/scheduler.py.
 """
 
@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from llmfleet.planner.simulate.arrays import (
     ACTIVE,
-    ADMITTED,
-    ADMITTED_AT,
     BLOCK,
     BLOCKS,
     BUSY,
-    CHUNK,
     CLOCKS,
     CONTEXT,
     DECODING,
@@ -40,13 +37,11 @@ from llmfleet.planner.simulate.arrays import (
     POOL,
     POOL_ACTIVE,
     PREEMPTED,
-    R_ADMISSIONS,
     R_AFTER,
     R_ANSWER,
     R_FINISH,
     R_HELD,
     R_JOINED,
-    R_LEFT,
     R_MADE,
     R_MEMBER,
     R_ORDER,
@@ -55,7 +50,6 @@ from llmfleet.planner.simulate.arrays import (
     ROW,
     RUNNING,
     RUNNING_TIME,
-    SEQS,
     SLOTS,
     SLOWER,
     SPEED,
@@ -67,10 +61,11 @@ from llmfleet.planner.simulate.arrays import (
     WIDTH,
     World,
 )
-from llmfleet.planner.simulate.cache import give_back, hold, take
+from llmfleet.planner.simulate.cache import give_back, take
 from llmfleet.planner.simulate.compiled import compiled
 from llmfleet.planner.simulate.heap import pop, push, remove
-from llmfleet.planner.simulate.steps import LAG, base_s, decode_s, prefill_s
+from llmfleet.planner.simulate.prompts import cut_behind, fill_step
+from llmfleet.planner.simulate.steps import LAG, base_s, decode_s
 
 
 @compiled
@@ -208,33 +203,14 @@ def _blocks_needed(world: World, e: int, steps: int) -> int:
 def start_step(world: World, e: int, now: float) -> None:
     """Begins the next step, or several that only decode; without any work the engine is idle."""
     state, at = world.engine, e * WIDTH
-    request = world.request
-    t, heap = e * CLOCKS, state[at + SLOTS]
+    t = e * CLOCKS
     clock = world.clock
     need = _blocks_needed(world, e, 1)
     while need > state[at + FREE] + state[at + EVICTABLE]:
         _preempt(world, e)
         need = _blocks_needed(world, e, 1)
-    budget = state[at + CHUNK] - state[at + DECODING]
-    prompt, attention, table = 0, 0.0, world.tables[state[at + SPEED]]
-    while budget > 0:
-        r = state[at + PARTIAL]
-        if r < 0:
-            r = _admit(world, e, need, now)
-            if r < 0:
-                break
-        tokens = min(request[r * ROW + R_LEFT], budget)
-        before = request[r * ROW + R_PROMPT] + request[r * ROW + R_MADE] - request[r * ROW + R_LEFT]
-        attention += prefill_s(world, table, tokens, before)
-        request[r * ROW + R_LEFT] -= tokens
-        budget -= tokens
-        prompt += tokens
-        if request[r * ROW + R_LEFT] > 0:
-            state[at + PARTIAL] = r
-        else:
-            state[at + PARTIAL] = -1
-            world.finishing[heap + state[at + FINISHING]] = r
-            state[at + FINISHING] += 1
+    prompt, attention = fill_step(world, e, need, now)
+    table = world.tables[state[at + SPEED]]
     decoding = state[at + DECODING]
     clock[t + STARTED] = now
     if prompt == 0 and decoding == 0:
@@ -277,40 +253,22 @@ def _steps_ahead(world: World, e: int) -> int:
 
 
 @compiled
-def _admit(world: World, e: int, reserved: int, now: float) -> int:
-    """The first of the queue, if there is a place and room for its prompt; else -1."""
-    state, at = world.engine, e * WIDTH
-    request = world.request
-    r = state[at + FIRST_WAITING]
-    if r < 0 or state[at + RUNNING] >= state[at + SEQS]:
-        return -1
-    if not hold(world, e, r, reserved):
-        return -1
-    state[at + FIRST_WAITING] = request[r * ROW + R_AFTER]
-    state[at + WAITING] -= 1
-    state[at + RUNNING] += 1
-    state[at + ADMITTED] += 1
-    request[r * ROW + R_ORDER] = state[at + ADMITTED]
-    if request[r * ROW + R_ADMISSIONS] == 1:
-        world.times[r * TIMES + ADMITTED_AT] = now
-    return int(r)
-
-
-@compiled
 def _preempt(world: World, e: int) -> None:
     """The request admitted last loses its blocks and is the next of the queue."""
     state, at = world.engine, e * WIDTH
     request = world.request
     heap = state[at + SLOTS]
-    r = state[at + PARTIAL]
-    if r >= 0:
-        state[at + PARTIAL] = -1
+    last, before, r = -1, -1, state[at + PARTIAL]
+    while r >= 0 and request[r * ROW + R_AFTER] >= 0:
+        before, r = r, request[r * ROW + R_AFTER]
+    place = 0
+    for i in range(state[at + HEAP]):
+        if request[world.who[heap + i] * ROW + R_ORDER] > last:
+            place, last = i, request[world.who[heap + i] * ROW + R_ORDER]
+    if r >= 0 and request[r * ROW + R_ORDER] > last:
+        cut_behind(world, e, before, -1)
         tokens = request[r * ROW + R_PROMPT] + request[r * ROW + R_MADE]
     else:
-        place = 0
-        for i in range(1, state[at + HEAP]):
-            if request[world.who[heap + i] * ROW + R_ORDER] > request[world.who[heap + place] * ROW + R_ORDER]:
-                place = i
         r = world.who[heap + place]
         to_come = request[r * ROW + R_FINISH] - state[at + TICK]
         request[r * ROW + R_MADE] = request[r * ROW + R_ANSWER] - to_come

@@ -50,6 +50,7 @@ from llmfleet.planner.simulate.arrays import (
     RUNNING_TIME,
     SEQS,
     SLOWER,
+    THRESHOLD,
     TICK,
     TIMES,
     UNLIMITED,
@@ -71,6 +72,7 @@ class EngineSpec:
     longest: int
     cap: int
     grid: tuple[float, ...]
+    threshold: int = 0  # prompt tokens of one request in a step while others are there; 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class LiveEngine:
         for field, value in (
             (SEQS, spec.seqs), (CHUNK, spec.chunk), (BLOCK, spec.block), (BLOCKS, blocks), (FREE, blocks),
             (LONGEST, spec.longest), (CAP, spec.cap), (NODES, 0 if spec.blocks else -1), (FIRST_WAITING, -1),
-            (PARTIAL, -1),
+            (PARTIAL, -1), (THRESHOLD, spec.threshold or UNLIMITED),
         ):  # fmt: skip
             state[field] = value
         clock[ENDS], clock[SLOWER] = NEVER, 1.0

@@ -81,8 +81,7 @@ def with_documents(
 ) -> Stream:
     """A part `shared` of each prompt is the beginning of one of the documents; what follows is the request's alone."""
     count = len(arrival)
-    popularity = 1 / np.arange(1, documents + 1)
-    document = rng.choice(documents, count, p=popularity / popularity.sum())
+    document = _documents(prompt, documents, rng)
     steps = np.round(prompt * shared / GRAIN).astype(np.int64)
     steps = np.minimum(steps, prompt // GRAIN)
     most = int(steps.max(initial=0))
@@ -94,6 +93,19 @@ def with_documents(
         service, arrival, prompt, answer, np.where(steps > 0, document, alone), first, segments,
         tokens=np.full(documents * most, GRAIN), start=np.tile(np.arange(most) * GRAIN, documents),
     )  # fmt: skip
+
+
+def _documents(prompt: Array, documents: int, rng: np.random.Generator) -> Array:
+    """Of each prompt, the n-th 1/n as often as the first.
+
+    Prompts on one document are of like lengths, as the document is much of them: a long one is asked about in long
+    prompts, and short ones do not begin with its first pages.
+    """
+    popularity = 1 / np.arange(1, documents + 1)
+    by_length = rng.permutation(documents)
+    ends = np.cumsum(popularity[by_length]) / popularity.sum()
+    place = np.argsort(np.argsort(prompt + rng.random(len(prompt))))  # those alike by chance
+    return by_length[np.minimum(np.searchsorted(ends, (place + 0.5) / len(prompt)), documents - 1)]
 
 
 def _prompts(demand: Demand, count: int, rng: np.random.Generator) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmfleet.planner.candidates.candidate import Candidate
+from llmfleet.planner.candidates.mix import mix_of
 from llmfleet.planner.choose.decision import Decision
 from llmfleet.planner.plan import Plan
 from llmfleet.planner.simulate.report import Report
@@ -62,11 +63,9 @@ def running(decision: Decision, c: Candidate, load: float) -> float:
     part = spread.part(c)
     if part < 1e-9 or not demand.rate:
         return 0.0
-    mix = demand.mixed(dict(spread.parts[c]))
-    rate = load * part * demand.rate / decision.counts[c]
-    batching = c.batching(mix, demand.buckets[0].limits)
-    steady = batching.at_rate(rate)
-    return (steady.batch if mix.output_len else 0.0) + steady.rate * steady.ttft_s
+    mix = mix_of(c, spread.parts[c])
+    steady = mix.batching(c).at_rate(load * part * demand.rate / decision.counts[c])
+    return (steady.batch if mix.request.output_len else 0.0) + steady.rate * steady.ttft_s
 
 
 def _simulated_running(report: Report, service: str) -> float:

@@ -38,6 +38,7 @@ from llmfleet.planner.simulate.arrays import (
     SLOTS,
     SLOWER,
     SPEED,
+    THRESHOLD,
     UNLIMITED,
     UPTO,
     WEIGHT,
@@ -96,6 +97,7 @@ def engine_columns(engines: tuple[Engine, ...], paces: dict[Any, int]) -> Array:
         row[[SEQS, CHUNK, BLOCK, BLOCKS]] = max(1, e.pace.seqs), e.pace.chunk, e.block, blocks
         row[[LONGEST, CAP, SPEED, SLOTS, PHASE]] = e.longest, e.instance.max_concurrency, paces[e.pace], slots, phases
         row[[FREE, FIRST_WAITING, PARTIAL, NODES]] = blocks, -1, -1, -1
+        row[THRESHOLD] = e.instance.long_prefill_token_threshold or UNLIMITED
         slots += max(1, e.pace.seqs)
         phases += e.block
     return state

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import exp, inf, log, sqrt
+from math import inf, log, sqrt
 
 from llmfleet.planner.speed.request import Limits, Request
 from llmfleet.planner.speed.steps import Steps
 
-WIDEST_SIGMA = 1.5  # of ln(tokens): wider traffic is no longer described by its mean
 SATURATED = 0.98  # part of its time that prefill alone may fill
 ROUNDS = 20  # to a millionth of the range
 
@@ -167,17 +166,8 @@ def batching(steps: Steps, request: Request, most: float, limits: Limits | None 
         prefill_s=steps.prefill_s(request.new, request.cached),
         prefill_tail_s=steps.prefill_s(tail * (1 - hit), tail * hit),
         attention_s=steps.prompt_attention_s(request.new, request.cached) / steps.hardware.pp,
-        unequal=_unequal(request.tail_len / request.input_len if request.input_len else 1.0, (limits or Limits()).z),
+        unequal=request.unequally((limits or Limits()).z),
     )
-
-
-def _unequal(ratio: float, z: float) -> float:
-    """Mean square over squared mean of log-normal lengths whose tail, `z` deviations up, is `ratio` times the mean."""
-    if ratio <= 1 or z <= 0:
-        return 1.0
-    root = z * z - 2 * log(ratio)
-    sigma = min(WIDEST_SIGMA, z - sqrt(root) if root > 0 else z)
-    return exp(sigma * sigma)
 
 
 def _largest(holds: Callable[[float], bool], top: float) -> float:

@@ -49,6 +49,7 @@ class Kind:
             ("context", f"{grouped(i.max_model_len)} tokens"),
             ("requests at once", f"{grouped(i.max_concurrency)} planned, {grouped(i.max_num_seqs)} at most"),
             ("tokens a step", grouped(i.max_num_batched_tokens)),
+            *((("of one prompt", f"{grouped(t)} while others wait"),) if (t := i.long_prefill_token_threshold) else ()),
             ("room", f"{i.capacity_rps:.3g} requests/s each"),
         )
 

@@ -44,7 +44,7 @@ def _card(
     gauges = [_load(service)]
     if service.demand_rps and busy:
         first = "time to first token" if service.task == "generate" else "time to the answer"
-        ttfts = [(i.expected.ttft_tail_ms, service.ttft_limit_s(i.id, slo.ttft)) for i in busy]
+        ttfts = [(i.expected.ttft_tail_ms, service.ttft_limit_s(i.id, slo.ttft, slo.percentile)) for i in busy]
         gauges.append(_latency(f"{first}, p{slo.percentile:g}", *max(ttfts, key=lambda t: t[0] / (t[1] or 1))))
         if service.task == "generate":
             slowest = max(i.expected.tpot_tail_ms for i in busy)

@@ -55,6 +55,8 @@ def _engine(instance: Instance) -> Json:
         "gpu_memory_utilization": instance.gpu_memory_utilization,
         "enforce_eager": instance.enforce_eager,
     }
+    if instance.long_prefill_token_threshold:
+        found["long_prefill_token_threshold"] = instance.long_prefill_token_threshold
     if instance.task != "generate":
         found["runner"] = "pooling"
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -78,6 +78,17 @@ def test_prompts_have_the_lengths_asked_for_and_share_what_they_should() -> None
     assert len(begun) == 2
     assert len({str(p["prompt"])[250:] for p in fixed}) == 300
     assert {p["max_tokens"] for p in fixed} == {20} and all(p["ignore_eos"] for p in fixed)
+
+
+def test_prompts_on_one_document_are_of_like_lengths() -> None:
+    asked = [str(p["prompt"]) for p in prompts(Shape(2000, 20_000, 10, shared=0.5, documents=10))]
+    by_document: dict[str, list[int]] = {}
+    for prompt in asked:
+        by_document.setdefault(" ".join(prompt.split()[:2]), []).append(len(prompt))
+    assert sorted(by_document) == [f"document {n}" for n in range(10)]
+    assert max(by_document.items(), key=lambda item: len(item[1]))[0] == "document 0"
+    ends = sorted((min(lengths), max(lengths)) for lengths in by_document.values())
+    assert all(before[1] <= after[0] for before, after in pairwise(ends))
 
 
 def test_prompts_come_from_a_text_fit_the_context_and_repeat_with_the_seed(tmp_path: Path) -> None:

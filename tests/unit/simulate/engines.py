@@ -42,10 +42,13 @@ def planned() -> tuple[Decision, Plan]:
     return decide(inventory, {"chat": model}, catalog()), make_plan(inventory, {"chat": model})
 
 
-def one_engine(*, blocks: int = 400, seqs: int = 8, chunk: int = 512, longest: int = 2048, cap: int = 1000) -> Fleet:
+def one_engine(
+    *, blocks: int = 400, seqs: int = 8, chunk: int = 512, longest: int = 2048, cap: int = 1000, threshold: int = 0
+) -> Fleet:
     """The plan's first instance alone, with limits of the test's choosing."""
     fleet = fleet_of(*planned())
     engine = small(fleet.engines[0], blocks=blocks, seqs=seqs, chunk=chunk, longest=longest, cap=cap)
+    engine = replace(engine, instance=replace(engine.instance, long_prefill_token_threshold=threshold))
     pool = replace(fleet.pools[0], members=(0,), weights=(1.0,))
     return Fleet((engine,), (pool,), {("chat", False): (0,) * 6}, frozenset())
 

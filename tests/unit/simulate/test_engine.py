@@ -57,19 +57,37 @@ def test_a_prompt_longer_than_a_step_is_cut() -> None:
     assert times[LAST_TOKEN] == times[FIRST_TOKEN]
 
 
+def test_a_short_prompt_passes_a_long_one_where_a_threshold_leaves_it_room() -> None:
+    rows = [(0.0, 2000, 2), (0.001, 100, 2)]
+    alone, shared = (times_of(ran(one_engine(chunk=256, threshold=t), stream(rows))) for t in (0, 64))
+    assert alone[1, FIRST_TOKEN] > alone[0, FIRST_TOKEN], "it waits for all of the long one"
+    assert shared[1, FIRST_TOKEN] < alone[1, FIRST_TOKEN] / 2
+    assert shared[0, FIRST_TOKEN] > alone[0, FIRST_TOKEN]
+
+
+def test_a_threshold_is_none_for_the_only_request() -> None:
+    rows = [(0.0, 2000, 2), (60.0, 1500, 2)]
+    plain, limited = (times_of(ran(one_engine(chunk=256, threshold=t), stream(rows))) for t in (0, 64))
+    np.testing.assert_array_equal(plain, limited)
+
+
 @settings(max_examples=60)
-@given(REQUESTS, st.sampled_from([60, 100, 400]))
-def test_steps_taken_at_once_are_the_steps_one_by_one(rows: list[tuple[float, int, int, int]], blocks: int) -> None:
-    fleet = one_engine(blocks=blocks, longest=1040)
+@given(REQUESTS, st.sampled_from([60, 100, 400]), st.sampled_from([0, 100]))
+def test_steps_taken_at_once_are_the_steps_one_by_one(
+    rows: list[tuple[float, int, int, int]], blocks: int, threshold: int
+) -> None:
+    fleet = one_engine(blocks=blocks, longest=1040, threshold=threshold)
     at_once, one_by_one = ran(fleet, many(rows)), ran(fleet, many(rows), most=1)
     np.testing.assert_allclose(times_of(at_once), times_of(one_by_one), rtol=1e-4, atol=1e-6)
     assert (requests_of(at_once)[:, R_CACHED] == requests_of(one_by_one)[:, R_CACHED]).all()
 
 
 @settings(max_examples=60)
-@given(REQUESTS, st.sampled_from([66, 100, 400]))
-def test_every_request_ends_and_every_block_comes_back(rows: list[tuple[float, int, int, int]], blocks: int) -> None:
-    world = ran(one_engine(blocks=blocks, longest=1040), many(rows))
+@given(REQUESTS, st.sampled_from([66, 100, 400]), st.sampled_from([0, 40, 100]))
+def test_every_request_ends_and_every_block_comes_back(
+    rows: list[tuple[float, int, int, int]], blocks: int, threshold: int
+) -> None:
+    world = ran(one_engine(blocks=blocks, longest=1040, threshold=threshold), many(rows))
     request, times = requests_of(world), times_of(world)
     assert (request[:, R_OUTCOME] == DONE).all()
     assert (times[:, FIRST_TOKEN] > times[:, ARRIVAL]).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from tests.unit.simulate.engines import FLEET, planned
 
 from llmfleet.cli.app import main
 from llmfleet.planner.errors import InputError
+from llmfleet.planner.simulate import compiled
 from llmfleet.planner.simulate.report import Report
-from llmfleet.planner.simulate.requests import drawn, replayed
+from llmfleet.planner.simulate.requests import drawn, replayed, with_documents
 from llmfleet.planner.simulate.simulate import Scenario, simulate
 from llmfleet.planner.simulate.verify import verify
 from llmfleet.planner.traffic.traces import read_trace
@@ -158,3 +160,23 @@ def test_compiled_code_gives_the_same_figures() -> None:
         [sys.executable, "-c", code], cwd=root, env={"NUMBA_DISABLE_JIT": "0"}, capture_output=True, text=True
     )
     assert made.stdout.strip() == str(run()), made.stderr
+
+
+def test_compiled_code_is_kept_by_the_code_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba itself only looks at the file of the function that is called, not at those that it calls."""
+    kept_in = compiled._kept_in.__wrapped__
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    (tmp_path / "arrays.py").write_text("WIDTH = 27\n")
+    before = kept_in()
+    assert Path(before).parent == tmp_path / "__pycache__" and before == kept_in()
+    (tmp_path / "arrays.py").write_text("WIDTH = 28\n")
+    assert kept_in() != before
+
+
+def test_prompts_on_one_document_are_of_like_lengths() -> None:
+    prompt = np.random.default_rng(3).lognormal(10, 1, 5000).astype(np.int64)
+    made = with_documents("chat", np.arange(5000.0), prompt, prompt, 0.5, 10, np.random.default_rng(0))
+    counts = np.bincount(made.key, minlength=10)[:10]
+    np.testing.assert_allclose(counts / counts[0], 1 / np.arange(1, 11), atol=0.05)
+    ends = sorted((prompt[made.key == d].min(), prompt[made.key == d].max()) for d in range(10))
+    assert all(before[1] <= after[0] for before, after in pairwise(ends))
