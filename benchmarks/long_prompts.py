@@ -1,6 +1,7 @@
 """Short prompts beside long ones, with a plan's threshold and without it: `make bench-long`, some three minutes.
 
-One real vLLM on CPU, a small model, with what a plan gives an instance that takes both kinds, and with the same but for
+One real vLLM on CPU, a small model, with what a plan gives an instance that takes both kinds, but steps of 512 tokens,
+so that a long prompt takes four, as one of 30 000 tokens does on a GPU; and with the same, but without
 --long-prefill-token-threshold. The same requests go to both at the same moments, in turns.
 """
 
@@ -23,12 +24,14 @@ from llmfleet.planner.inventory.parse import parse
 from llmfleet.planner.simulate.requests import Stream
 
 SHORT, LONG, ANSWER = 100, 1900, 8
-LONG_EVERY = 12
-REQUESTS, WARM, RATE = 600, 60, 15.0
+LONG_EVERY = 6
+REQUESTS, WARM, RATE = 480, 48, 8.0
 ROUNDS = 2
 SERVICE = """traffic: {rate: 1, input: {mean: 250, p99: 1900}, output: {mean: 8}}
     long_context: {over: 600, max: 2048}"""
 OPTION = "--long-prefill-token-threshold"
+STEP = 512
+OTHERS = {"--max-num-batched-tokens": f"{STEP}", "--max-num-queued-reqs": "256"}  # nothing is refused
 
 
 def stream() -> Stream:
@@ -57,9 +60,10 @@ def one_round(env: EngineEnv, folder: Path) -> None:
     path = folder / "inventory.yaml"
     path.write_text(inventory_text(env, SERVICE))
     world, requests = World(env, folder, parse(path.read_text()), decided(path)[1]), stream()
-    threshold = world.plan.instances[0].long_prefill_token_threshold
-    for name, options in ((f"{threshold} tokens, as planned", {}), ("none", {OPTION: "0"})):
-        with running_engine(world, options) as url:
+    planned = world.plan.instances[0]
+    part = STEP * planned.long_prefill_token_threshold // planned.max_num_batched_tokens
+    for name, threshold in ((f"{part} tokens", part), ("none", 0)):
+        with running_engine(world, {**OTHERS, OPTION: f"{threshold}"}) as url:
             print(row(name, url, requests), flush=True)
 
 
