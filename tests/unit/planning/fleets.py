@@ -11,7 +11,7 @@ from llmfleet.planner.inventory.parse import parse
 from llmfleet.planner.make import make_plan
 from llmfleet.planner.model.reader import model_from_config
 from llmfleet.planner.model.types import Model
-from llmfleet.planner.plan import Plan
+from llmfleet.planner.plan import Plan, from_json, sealed, to_text
 
 EXAMPLE = (Path(__file__).parents[3] / "inventory.example.yaml").read_text()
 REFERENCE = (Path(__file__).parent / "reference.yaml").read_text()
@@ -77,8 +77,11 @@ def models(fleet: Inventory) -> dict[str, Model]:
 
 @lru_cache(maxsize=64)
 def planned(text: str) -> Plan:
+    """Its hash is that of the plan that is read back: no figure is a whole number where another is not."""
     fleet = inventory(text)
-    return make_plan(fleet, models(fleet))
+    plan = make_plan(fleet, models(fleet))
+    assert sealed(from_json(to_text(plan))) == plan
+    return plan
 
 
 @lru_cache(maxsize=1)

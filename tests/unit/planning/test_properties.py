@@ -15,7 +15,7 @@ from llmfleet.planner.choose.fleet import choose
 from llmfleet.planner.choose.shares import spread
 from llmfleet.planner.inventory.model import Inventory
 from llmfleet.planner.make import decided, make_plan
-from llmfleet.planner.plan import Plan
+from llmfleet.planner.plan import Plan, from_json, sealed, to_text
 
 GPUS = ("A800-80G", "H20-96G", "V100-32G", "P100-16G", "RTX-4090", "L4")
 SERVICES = (
@@ -56,6 +56,7 @@ def fleets(draw: st.DrawFn) -> Inventory:
 @given(fleets())
 def test_every_plan_holds_together(fleet: Inventory) -> None:
     plan = make_plan(fleet, models(fleet))
+    assert sealed(from_json(to_text(plan))) == plan
     no_gpu_twice_and_only_usable_ones(plan, fleet)
     everything_fits(plan)
     shares_and_weights_add_up(plan)
