@@ -40,6 +40,7 @@ class Facts:
         self.expected = self._expected()
         self.max_concurrency = self._max_concurrency()
         self.reason = instance_reason(decision, candidate)
+        self.weights_path = weights_path(candidate, decision.inventory)
 
     @property
     def rate(self) -> float:
@@ -124,7 +125,7 @@ def _instance(
         weight=weights[c],
         max_concurrency=facts.max_concurrency,
         reason=facts.reason,
-        weights_path=weights_path(c, inventory),
+        weights_path=facts.weights_path,
         weights_source=service.source,
         enforce_eager=service.enforce_eager,
         accelerator="cpu" if c.node_class.gpu.vendor == "cpu" else "gpu",
@@ -151,8 +152,9 @@ def _layers(placed: Placed) -> dict[str, tuple[int, int]]:
 
 def _multi_node(placed: Placed, inventory: Inventory) -> Literal["ray", "mp"]:
     """vLLM's own processes want the same number of GPUs on each node; Ray takes any."""
-    alike = len({len(gpus) for gpus in placed.gpus.values()}) == 1
-    return inventory.policy.multi_node if alike and len(placed.nodes) > 1 else "ray"
+    if len(placed.nodes) == 1 or len({len(gpus) for gpus in placed.gpus.values()}) > 1:
+        return "ray"
+    return inventory.policy.multi_node
 
 
 def weights_path(c: Candidate, inventory: Inventory) -> str:
