@@ -8,6 +8,7 @@ from llmfleet.planner.candidates.candidate import Candidate
 from llmfleet.planner.candidates.demand import Bucket, Demand
 
 SMALLEST = 1e-9
+UNASKED = 0.1
 Rates = Mapping[Candidate, Mapping[str, float]]
 
 
@@ -42,8 +43,9 @@ def kinds(demand: Demand) -> tuple[Bucket, ...]:
 
 
 def wanted(demand: Demand, able: Rates) -> dict[str, float]:
-    """Requests/s by kind. Of a service without traffic, what one of its best instances takes counts as its demand."""
+    """Requests/s by kind. Of a service without traffic, a part of what one of its best instances takes counts as its
+    demand: what is left over goes to it, but not what services with traffic have a use for."""
     if demand.rate > 0:
         return {b.name: b.rate for b in kinds(demand)}
     best = max((rate for rates in able.values() for rate in rates.values()), default=1.0)
-    return {b.name: best * b.part for b in kinds(demand)}
+    return {b.name: best * UNASKED * b.part for b in kinds(demand)}

@@ -57,6 +57,13 @@ def test_enough_cards_are_not_shared() -> None:
     assert [i.gpu_share for i in plan.instances] == [1, 1, 1]
 
 
+def test_a_service_that_nobody_asks_leaves_the_whole_card_to_one_that_is_asked() -> None:
+    text = fleet("2 x A800-80G", rate=4).replace("1.5B", "7B")
+    idle = text.replace("services:\n", "services:\n  - {name: idle, model: Qwen/Qwen2.5-7B-Instruct}\n")
+    shares = {i.service: i.gpu_share for i in planned(idle).instances}
+    assert shares == {"idle": 0.5, "chat": 1, "embed": 0.25, "rerank": 0.25}
+
+
 def test_on_two_cards_the_one_that_is_asked_most_has_its_own() -> None:
     plan = planned(fleet("2 x RTX-4090", rate=4))
     assert sorted(by_gpu(plan).values()) == [["chat"], ["embed", "rerank"]]
