@@ -11,10 +11,11 @@ from typing import Final
 
 from llmfleet.launch.export.kinds import Kind
 from llmfleet.launch.export.pods import GRACE_S, PORT, Json
-from llmfleet.launch.export.serve_front import by_kind, loopback, with_hops
+from llmfleet.launch.export.serve_front import by_kind, loopback, of_several, with_hops
 from llmfleet.launch.export.workloads import labels, selector
 from llmfleet.launch.router.clients import AUTH_FILE, LIMITS, ClientKey
 from llmfleet.launch.router.config import router_files
+from llmfleet.launch.router.options import DEFAULTS
 from llmfleet.launch.router.process import envoy_command
 from llmfleet.planner.errors import InputError
 from llmfleet.planner.plan import Plan
@@ -50,7 +51,8 @@ def templates(plan: Plan, kinds: Sequence[Kind], ray: InRay | None = None) -> Ma
     if ray is None:
         return router_files(_in_pods(plan), hosts=stand_ins(kinds), folder=FOLDER)
     hosts = {**stand_ins(kinds), **loopback(ray.kinds)}
-    files = router_files(by_kind(_in_pods(plan), ray.kinds), hosts=hosts, folder=FOLDER)
+    options = of_several(DEFAULTS, ray.kinds)
+    files = router_files(by_kind(_in_pods(plan), ray.kinds), hosts=hosts, folder=FOLDER, options=options)
     return with_hops(files, ray.kinds, [ray.host], rag=False)
 
 

@@ -147,7 +147,7 @@ def _load(kind: Kind) -> Json:
         "max_ongoing_requests": one.max_concurrency,
         "max_queued_requests": one.max_concurrency,
         "health_check_period_s": 2,
-        "health_check_timeout_s": 10,
+        "health_check_timeout_s": 20,  # three of them outlast what a replica waits for a vanished node, see SILENT_PEER
         "graceful_shutdown_timeout_s": GRACE_S,
         "graceful_shutdown_wait_loop_s": 2,
         **({"request_router_config": {"request_router_class": BY_SESSION}} if one.task == "generate" else {}),
