@@ -80,15 +80,13 @@ def front_resources(
     """`kinds`: those in pods of their own. `keys`: whether the inventory asks clients for keys. They are in a Secret
     that the operator makes."""
     mine, chosen = labels(cluster, ROUTER, ROUTER), selector(cluster, ROUTER, ROUTER)
-    files = {path: text for path, text in templates(plan, kinds, ray).items() if not (keys and path in SECRET_FILES)}
     places = stand_ins(kinds)
     names = {places[i.id]: kind.host(n) for kind in kinds for n, i in enumerate(kind.instances)}
-    config = {_key(path): text for path, text in files.items()} | {"names.json": json.dumps(names, indent=1) + "\n"}
-    if (size := sum(map(len, config.values()))) > MOST_BYTES:
-        raise InputError(
-            f"the router's configuration has {size:,} bytes, a ConfigMap holds {MOST_BYTES:,}",
-            hint="Export parts of the fleet, or keep the router of llmfleet up in front.",
-        )
+    named = {"names.json": json.dumps(names, indent=1) + "\n"}
+    _fits(named)  # most fleets that do not fit are refused before their routes are written, which takes seconds
+    files = {path: text for path, text in templates(plan, kinds, ray).items() if not (keys and path in SECRET_FILES)}
+    config = {_key(path): text for path, text in files.items()} | named
+    _fits(config)
     meta = {"labels": mine}
     script = resources.files("llmfleet.launch.remote").joinpath(FOLLOW).read_text()
     return [
@@ -102,6 +100,14 @@ def front_resources(
             "spec": {"selector": chosen, "ports": [{"name": "http", "port": plan.router.port, "targetPort": "http"}]},
         },
     ]
+
+
+def _fits(config: Mapping[str, str]) -> None:
+    if (size := sum(map(len, config.values()))) > MOST_BYTES:
+        raise InputError(
+            f"the router's configuration has {size:,} bytes or more, a ConfigMap holds {MOST_BYTES:,}",
+            hint="Export parts of the fleet, or keep the router of llmfleet up in front.",
+        )
 
 
 def _config_map(name: str, meta: Json, data: Mapping[str, str]) -> Json:
