@@ -11,7 +11,7 @@ import typer
 from llmfleet.cli.options import DEFAULT_INVENTORY, InventoryOption, Json, Quiet
 from llmfleet.cli.output import counted, echo_json, write_file
 from llmfleet.cli.printable import colours
-from llmfleet.cli.progress import plain_progress
+from llmfleet.cli.progress import looking, plain_progress
 from llmfleet.cli.workspace import load_fleet
 from llmfleet.launch.export.kinds import Export
 from llmfleet.launch.export.kubernetes import kubernetes as exported
@@ -21,6 +21,8 @@ from llmfleet.launch.export.ray_serve import ray_serve as as_application
 from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.phases.router import client_keys
 from llmfleet.planner.errors import InputError
+
+WORKING = "writing the plan down …"
 
 app = typer.Typer(
     help="Write the plan for Kubernetes or for Ray Serve.",
@@ -76,11 +78,12 @@ def kubernetes(
       llmfleet export kubernetes --ray-image registry.example/vllm-ray:0.33.0
       llmfleet export kubernetes --print-secret | kubectl apply -f -
     """
-    fleet = load_fleet(inventory, plain_progress(quiet=quiet), plan_must_match=True)
     if print_secret:
-        _print_secret(fleet, namespace)
+        _print_secret(load_fleet(inventory, plain_progress(quiet=quiet), plan_must_match=True), namespace)
         return
-    made = exported(fleet.inventory, fleet.plan, namespace=namespace, claim=claim, ray_image=ray_image)
+    with looking(quiet=quiet, doing=WORKING) as observe:
+        fleet = load_fleet(inventory, observe, plan_must_match=True)
+        made = exported(fleet.inventory, fleet.plan, namespace=namespace, claim=claim, ray_image=ray_image)
     then = (f"kubectl diff -k {out}", f"kubectl apply -k {out}")
     _write(replace(made, then=then), out, "Kubernetes", as_json=as_json, quiet=quiet)
 
@@ -106,8 +109,9 @@ def ray_serve(
     """
     if not folder.startswith("/"):
         raise InputError(f"--folder {folder} is not absolute", hint=f"Left out: {FOLDER}.")
-    fleet = load_fleet(inventory, plain_progress(quiet=quiet), plan_must_match=True)
-    made = as_application(fleet.inventory, fleet.plan, folder=folder)
+    with looking(quiet=quiet, doing=WORKING) as observe:
+        fleet = load_fleet(inventory, observe, plan_must_match=True)
+        made = as_application(fleet.inventory, fleet.plan, folder=folder)
     _write(made, out, "Ray Serve", as_json=as_json, quiet=quiet)
 
 

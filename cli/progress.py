@@ -42,15 +42,15 @@ def progress(*, quiet: bool = False, dry_run: bool = False, stream: TextIO | Non
 
 
 @contextmanager
-def looking(*, quiet: bool) -> Iterator[Observer]:
-    """For commands that ask nodes and change nothing: notes as plain lines; on a terminal also a sign of life, since
-    nodes that are away take their time."""
+def looking(*, quiet: bool, doing: str = "asking the nodes …") -> Iterator[Observer]:
+    """For commands that change nothing and may take their time, as nodes that are away do: notes as plain lines; on a
+    terminal also a sign of life."""
     if quiet or not sys.stderr.isatty():
         yield plain_progress(quiet=quiet)
         return
     from llmfleet.cli.console import SafeConsole
 
-    with SafeConsole(stderr=True).status("asking the nodes …"):
+    with SafeConsole(stderr=True).status(doing):
         yield PlainProgress(sys.stderr)  # Rich's while it draws, so that notes stand above
 
 

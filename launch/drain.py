@@ -29,7 +29,7 @@ def capacity_left(plan: Plan, out: frozenset[str]) -> tuple[CapacityLeft, ...]:
     left = []
     for service in plan.services:
         names = dict.fromkeys(name for pool in service.pools for name in pool.instances)  # one may be in two pools
-        members = [plan.instance(name) for name in names]
+        members = plan.those(names)
         staying = [i for i in members if not out & set(i.nodes)]
         total = sum(_capacity(i) for i in members)
         share = sum(_capacity(i) for i in staying) / total if total else 0.0

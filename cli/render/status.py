@@ -37,7 +37,7 @@ def planned_shares(plan: Plan) -> dict[str, float]:
     """Of its service's requests, 0..1: the pool's share, split by weight."""
     shares: dict[str, float] = {}
     for pool in (pool for service in plan.services for pool in service.pools):
-        weights = {name: plan.instance(name).weight for name in pool.instances}
+        weights = {i.id: i.weight for i in plan.those(pool.instances)}
         total = sum(weights.values())
         for name, weight in weights.items():  # an instance may be in two pools: that of long prompts, and a shared one
             shares[name] = shares.get(name, 0.0) + (pool.share * weight / total if total else 0.0)

@@ -23,10 +23,11 @@ NODE_RESOURCE = "llmfleet_node_"  # one of it on each node: it pins stages, and 
 GPU_RESOURCE = "llmfleet_gpu_"  # as many of it as GPUs of that kind: what else runs in the cluster can ask for a kind
 OBJECT_STORE_BYTES = 200_000_000  # vLLM sends its data past Ray's object store
 STOP_GRACE_S = 20.0
-# Everywhere: TCP_USER_TIMEOUT of Ray's connections, two minutes by default. Until then an actor that streamed to a node
-# which vanished answers nobody: its event loop waits for the node's word (TaskGeneratorBackpressureWaiter of Ray 2.60).
-SILENT_PEER = {"RAY_grpc_client_keepalive_timeout_ms": "20000"}
-# The head gives up a silent node after 4 × (1 + 3) s, not Ray's 5 × (3 + 10): what waits for it waits so long.
+# Everywhere: TCP_USER_TIMEOUT of Ray's connections, two minutes by default. An actor whose stream to a vanished node
+# ends answers nobody so long: its event loop waits for the node's word (WaitAllObjectsReported of Ray 2.60). And again,
+# for a connection that cannot be made, with the next such stream: Serve has to bear with several of them.
+SILENT_PEER = {"RAY_grpc_client_keepalive_timeout_ms": "5000"}
+# The head gives up a silent node after 4 × (1 + 3) s at most, not Ray's 5 × (3 + 10): what waits for it waits so long.
 SILENT_NODE = {
     **SILENT_PEER,
     "RAY_health_check_period_ms": "1000",

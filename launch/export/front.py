@@ -11,10 +11,11 @@ from typing import Final
 
 from llmfleet.launch.export.kinds import Kind
 from llmfleet.launch.export.pods import GRACE_S, PORT, Json
-from llmfleet.launch.export.serve_front import by_kind, loopback, with_hops
+from llmfleet.launch.export.serve_front import by_kind, loopback, of_several, with_hops
 from llmfleet.launch.export.workloads import labels, selector
 from llmfleet.launch.router.clients import AUTH_FILE, LIMITS, ClientKey
 from llmfleet.launch.router.config import router_files
+from llmfleet.launch.router.options import DEFAULTS
 from llmfleet.launch.router.process import envoy_command
 from llmfleet.planner.errors import InputError
 from llmfleet.planner.plan import Plan
@@ -50,7 +51,8 @@ def templates(plan: Plan, kinds: Sequence[Kind], ray: InRay | None = None) -> Ma
     if ray is None:
         return router_files(_in_pods(plan), hosts=stand_ins(kinds), folder=FOLDER)
     hosts = {**stand_ins(kinds), **loopback(ray.kinds)}
-    files = router_files(by_kind(_in_pods(plan), ray.kinds), hosts=hosts, folder=FOLDER)
+    options = of_several(DEFAULTS, ray.kinds)
+    files = router_files(by_kind(_in_pods(plan), ray.kinds), hosts=hosts, folder=FOLDER, options=options)
     return with_hops(files, ray.kinds, [ray.host], rag=False)
 
 
@@ -78,15 +80,13 @@ def front_resources(
     """`kinds`: those in pods of their own. `keys`: whether the inventory asks clients for keys. They are in a Secret
     that the operator makes."""
     mine, chosen = labels(cluster, ROUTER, ROUTER), selector(cluster, ROUTER, ROUTER)
-    files = {path: text for path, text in templates(plan, kinds, ray).items() if not (keys and path in SECRET_FILES)}
     places = stand_ins(kinds)
     names = {places[i.id]: kind.host(n) for kind in kinds for n, i in enumerate(kind.instances)}
-    config = {_key(path): text for path, text in files.items()} | {"names.json": json.dumps(names, indent=1) + "\n"}
-    if (size := sum(map(len, config.values()))) > MOST_BYTES:
-        raise InputError(
-            f"the router's configuration has {size:,} bytes, a ConfigMap holds {MOST_BYTES:,}",
-            hint="Export parts of the fleet, or keep the router of llmfleet up in front.",
-        )
+    named = {"names.json": json.dumps(names, indent=1) + "\n"}
+    _fits(named)  # most fleets that do not fit are refused before their routes are written, which takes seconds
+    files = {path: text for path, text in templates(plan, kinds, ray).items() if not (keys and path in SECRET_FILES)}
+    config = {_key(path): text for path, text in files.items()} | named
+    _fits(config)
     meta = {"labels": mine}
     script = resources.files("llmfleet.launch.remote").joinpath(FOLLOW).read_text()
     return [
@@ -100,6 +100,14 @@ def front_resources(
             "spec": {"selector": chosen, "ports": [{"name": "http", "port": plan.router.port, "targetPort": "http"}]},
         },
     ]
+
+
+def _fits(config: Mapping[str, str]) -> None:
+    if (size := sum(map(len, config.values()))) > MOST_BYTES:
+        raise InputError(
+            f"the router's configuration has {size:,} bytes or more, a ConfigMap holds {MOST_BYTES:,}",
+            hint="Export parts of the fleet, or keep the router of llmfleet up in front.",
+        )
 
 
 def _config_map(name: str, meta: Json, data: Mapping[str, str]) -> Json:

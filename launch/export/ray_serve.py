@@ -65,11 +65,6 @@ def scripts_of(kinds: Sequence[Kind]) -> tuple[str, ...]:
     return (*SCRIPTS, *sorted({OF_ENGINES[k.one.engine] for k in kinds if not in_serve_llm(k)}))
 
 
-def _nodes(plan: Plan) -> set[str]:
-    """That have a proxy of Serve: the head, and those with replicas."""
-    return {plan.head, *(n for i in plan.instances for n in i.nodes)}
-
-
 def _lost(inventory: Inventory, kinds: Sequence[Kind], head: str, *, rag: bool) -> Iterator[str]:
     yield "which GPUs of a node, and which node of its class, a replica gets is Ray's choice, not the plan's"
     yield "weights and limits hold for a kind of instance; among its replicas Ray Serve chooses"
@@ -95,9 +90,9 @@ def _before(inventory: Inventory, plan: Plan, kinds: Sequence[Kind], home: NodeF
     address = f"{head.address or head.host}:{GCS_PORT}"
     of = {n: kind for kind in kinds for i in kind.instances for n in i.nodes}
     for node in inventory.nodes:
-        if node.name not in _nodes(plan):
-            continue
         leads = node.name == plan.head
+        if not leads and node.name not in of:
+            continue
         env = " ".join(f"{k}={v}" for k, v in (SILENT_NODE if leads else SILENT_PEER).items())
         start = f"--head --port {GCS_PORT}" if leads else f"--address {address}"
         classes = node_resources(of[node.name]) if node.name in of else {}

@@ -24,6 +24,7 @@ FRONT_RESOURCE: Final = "llmfleet_front"
 SHARE: Final = 0.001  # of the class's resource: it says where, not how much
 HTTP_PORT: Final = 8000
 GRACE_S: Final = 900.0  # as long as the router lets a stream run on
+STARTS: Final = 3  # may fail of a kind before one has not; Serve itself tries three for each replica, up to 20
 BY_SESSION: Final = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 CANDIDATES, PASSAGES = 20, 3
 OF_VLLM: Final = ("HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "VLLM_PP_LAYER_PARTITION", "VLLM_CPU_OMP_THREADS_BIND")
@@ -147,7 +148,8 @@ def _load(kind: Kind) -> Json:
         "max_ongoing_requests": one.max_concurrency,
         "max_queued_requests": one.max_concurrency,
         "health_check_period_s": 2,
-        "health_check_timeout_s": 10,
+        "health_check_timeout_s": 20,  # three of them outlast what a replica waits for a vanished node, see SILENT_PEER
+        "max_constructor_retry_count": STARTS,
         "graceful_shutdown_timeout_s": GRACE_S,
         "graceful_shutdown_wait_loop_s": 2,
         **({"request_router_config": {"request_router_class": BY_SESSION}} if one.task == "generate" else {}),

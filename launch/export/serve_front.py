@@ -15,8 +15,8 @@ from llmfleet.launch.export.serve_app import HTTP_PORT
 from llmfleet.launch.router.clusters import circuit_breakers, dead_connections, is_ip, socket_address
 from llmfleet.launch.router.config import router_files
 from llmfleet.launch.router.gates import router_filter
-from llmfleet.launch.router.options import DEFAULTS
-from llmfleet.launch.router.routes import PREFIX
+from llmfleet.launch.router.options import DEFAULTS, Options
+from llmfleet.launch.router.routes import PREFIX, other_host
 from llmfleet.launch.router.tables import by_header, in_order
 from llmfleet.launch.router.xds import Json, discovery, extension, from_yaml, set_header, typed
 from llmfleet.planner.plan import Instance, Plan, Pool
@@ -41,8 +41,14 @@ def serve_router_files(
     """Text by path below `folder`. `serve`: hosts whose HTTP proxies of Serve answer at HTTP_PORT. `hosts` and
     `options`: what else router_files takes, with kinds as instances."""
     hosts = {**hosts, **loopback(kinds)}
-    files = router_files(by_kind(plan, kinds), hosts=hosts, folder=folder, options=PATIENT, **options)
+    patient = of_several(PATIENT, kinds)
+    files = router_files(by_kind(plan, kinds), hosts=hosts, folder=folder, options=patient, **options)
     return with_hops(files, kinds, serve, rag=rag)
+
+
+def of_several(options: Options, kinds: Sequence[Kind]) -> Options:
+    """Streams that a node cut off when it died are no reason to leave out the kind."""
+    return replace(options, several=frozenset(kind.name for kind in kinds))
 
 
 def loopback(kinds: Sequence[Kind]) -> Mapping[str, str]:
@@ -125,7 +131,7 @@ def _hop(kind: str, port: int) -> Json:
 def _other_proxy() -> Json:
     """What a proxy of Serve never got, or vanished with before it answered, may be asked of another. All else is for
     the router's own retries, which go to another kind."""
-    return {"retry_on": "connect-failure,refused-stream,reset", "num_retries": 3}
+    return {"retry_on": "connect-failure,refused-stream,reset", "num_retries": 3, **other_host()}
 
 
 def _serve_cluster(serve: Sequence[str]) -> Json:
@@ -144,6 +150,7 @@ def _serve_cluster(serve: Sequence[str]) -> Json:
         type="STATIC" if all(map(is_ip, serve)) else "STRICT_DNS",
         connect_timeout="0.5s",
         lb_policy="LEAST_REQUEST",
+        common_lb_config={"healthy_panic_threshold": {"value": 1}},  # where none is well, all are asked
         load_assignment={"cluster_name": SERVE, "endpoints": [{"lb_endpoints": members}]},
         health_checks=[check],
         circuit_breakers=circuit_breakers(),

@@ -71,7 +71,7 @@ def model_list(plan: Plan) -> Json:
 def model_card(plan: Plan, name: str) -> Json:
     """One model as GET /v1/models/NAME gives it. `created` says nothing here, but clients insist on it."""
     service = client_names(plan)[name]
-    lengths = [plan.instance(i).max_model_len for pool in service.pools for i in pool.instances]
+    lengths = [i.max_model_len for i in plan.those(name for pool in service.pools for name in pool.instances)]
     return {
         "id": _literal(name),
         "object": "model",

@@ -90,10 +90,14 @@ def cluster(pool: RoutedPool, folder: str, options: Options) -> Json:
         circuit_breakers=circuit_breakers(_places_for_low(pool, options)),
         ignore_health_on_host_removal=True,
         health_checks=[_health_check(options)],
-        outlier_detection=_ejection(),
+        **({} if _has_several(pool, options) else {"outlier_detection": _ejection()}),
         **dead_connections(),
         typed_extension_protocol_options=http_options(tell_instance=bool(pool.capped)),
     )
+
+
+def _has_several(pool: RoutedPool, options: Options) -> bool:
+    return any(member.instance.id in options.several for member in pool.members)
 
 
 def first_alive(name: str, pools: Sequence[RoutedPool]) -> Json:

@@ -16,6 +16,7 @@ class Options:
     health_timeout_s: float = 1.25
     health_failures: int = 2  # in a row, and a member gets nothing more
     idle_timeout_s: float = 600.0  # no byte in either direction for so long ends a request
+    several: frozenset[str] = frozenset()  # instances that stand for many: what breaks off says little of them
 
 
 DEFAULTS = Options()

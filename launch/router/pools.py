@@ -90,7 +90,7 @@ def _routed(plan: Plan, service: ServicePlan, role: Role) -> RoutedPool | None:
 
 def _members(plan: Plan, pool: Pool, *, alone: bool) -> list[Member]:
     """An instance's weight counts inside its pool; where the router joins several, their shares scale it."""
-    instances = [plan.instance(instance_id) for instance_id in pool.instances]
+    instances = plan.those(pool.instances)
     if alone:
         return [Member(i, pool.name, i.weight) for i in instances]
     total = sum(i.weight for i in instances)

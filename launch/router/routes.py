@@ -171,6 +171,15 @@ def retries(tries: int) -> Json:
         "retriable_status_codes": [429, 502, 503],
         "num_retries": max(RETRIES, tries - 1),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        **other_host(),
+        "refresh_cluster_on_retry": True,
+    }
+
+
+def other_host() -> Json:
+    """Of a retry: to a member that has not failed this request. A dead one has the fewest requests, and would be the
+    next again."""
+    return {
         "retry_host_predicate": [
             extension(
                 "envoy.retry_host_predicates.previous_hosts",
@@ -178,7 +187,6 @@ def retries(tries: int) -> Json:
             )
         ],
         "host_selection_retry_max_attempts": OTHER_HOST_TRIES,
-        "refresh_cluster_on_retry": True,
     }
 
 

@@ -94,8 +94,8 @@ def _pool(plan: Plan, service: ServicePlan, role: Role, places: Mapping[str, int
     weights: dict[int, float] = {}
     for pool in planned:
         scale = pool.share / _weight(plan, pool) if len(planned) > 1 else 1.0
-        for name in pool.instances:
-            weights[places[name]] = max(1e-6, plan.instance(name).weight * scale)
+        for instance in plan.those(pool.instances):
+            weights[places[instance.id]] = max(1e-6, instance.weight * scale)
     if not weights:
         return None
     total = sum(weights.values())
@@ -105,7 +105,7 @@ def _pool(plan: Plan, service: ServicePlan, role: Role, places: Mapping[str, int
 
 
 def _weight(plan: Plan, pool: Pool) -> float:
-    return sum(plan.instance(name).weight for name in pool.instances)
+    return sum(i.weight for i in plan.those(pool.instances))
 
 
 def _tries(

@@ -73,7 +73,7 @@ def test_every_instance_is_in_ray_or_in_a_pod_with_all_its_gpus(name: str) -> No
     named = [*workloads(made), service(made)]
     ids = [i for part in named for i in part["metadata"]["annotations"]["llmfleet.io/instances"].split(",")]
     assert sorted(ids) == sorted(i.id for i in plan.instances)
-    inside = [plan.instance(i) for i in service(made)["metadata"]["annotations"]["llmfleet.io/instances"].split(",")]
+    inside = plan.those(service(made)["metadata"]["annotations"]["llmfleet.io/instances"].split(","))
     wanted = {n: sum(len(i.gpus.get(n, ())) for i in inside) for i in inside for n in i.nodes}
     has = [(int(g["replicas"]), limits(g)) for g in groups(made)]
     assert sum(count for count, _ in has) == len(wanted)

@@ -18,6 +18,7 @@ import yaml
 from tests.unit.export.exported import ONE_NODE, SPANNING, documents, export, of_kind, pods, validate, workloads
 from tests.unit.planning.fleets import EXAMPLE, LAPTOP, REFERENCE
 
+from llmfleet.launch.export import front
 from llmfleet.launch.export.front import stand_ins, templates
 from llmfleet.launch.export.kinds import kinds_of
 from llmfleet.launch.export.kubernetes import kubernetes, secret
@@ -46,6 +47,13 @@ def golden_text(text: str, options: dict[str, str]) -> str:
 @pytest.mark.parametrize("name", GOLDEN_OF)
 def test_reads_as_it_was_read(name: str) -> None:
     assert golden_text(*GOLDEN_OF[name]) == (GOLDEN / f"{name}.yaml").read_text()
+
+
+def test_a_fleet_whose_names_alone_are_too_many_is_refused_before_its_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "MOST_BYTES", 100)
+    monkeypatch.setattr(front, "templates", None)
+    with pytest.raises(InputError, match=r"bytes or more, a ConfigMap holds 100"):
+        export(REFERENCE)
 
 
 @pytest.mark.parametrize("claim", [None, "models"])

@@ -219,7 +219,7 @@ def test_old_instances_serve_in_the_places_of_new_ones() -> None:
     old = replace(A, port=9999)
     found = transition(plan, [old, C], {A.id})
     assert served(found) == {"main": [A.id, B.id, C.id]}
-    assert found.instance(A.id).port == 9999
+    assert found.those([A.id])[0].port == 9999
     assert transition(plan, [], ()) == plan
 
 

@@ -89,9 +89,9 @@ def test_what_lost_nothing_is_fixed_where_it_runs(running: Sim) -> None:
     assert proposal is not None and proposal.gains
     assert (proposal.before, proposal.after) == ({"chat": 6}, {"chat": 5})
     assert proposal.left["chat"] == pytest.approx(4)
-    embed = running.plan.instance("embed-h5-0")
-    assert proposal.plan.instance("embed-h5-0") == embed
-    assert proposal.plan.instance("chat-h5-1").port != embed.port, "both on h5"
+    embed = running.plan.those(["embed-h5-0"])[0]
+    assert proposal.plan.those(["embed-h5-0"])[0] == embed
+    assert proposal.plan.those(["chat-h5-1"])[0].port != embed.port, "both on h5"
 
 
 def test_no_gain_is_no_reason(running: Sim) -> None:
@@ -152,7 +152,7 @@ def test_it_proposes_and_touches_nothing(running: Sim) -> None:
     assert any("chat 4.0 of 6.0 requests/s, 5.0 with another plan" in s for s in said)
     path = running.folder / "proposed.json"
     assert f"to put it in place: llmfleet up --plan {path} --skip-unreachable" in said
-    assert find_applied(running.folder, str(path)).plan.instance("chat-h5-1").nodes == ("h5",)
+    assert find_applied(running.folder, str(path)).plan.those(["chat-h5-1"])[0].nodes == ("h5",)
     assert {name: n.actions for name, n in running.nodes.items()} == before
     assert put == []
 

@@ -42,8 +42,8 @@ def test_a_service_name_wins_over_a_model_id() -> None:
 
 
 def test_engines_of_a_fallback_answer_to_the_names_they_stand_in_for() -> None:
-    assert served_names(PLAN, PLAN.instance("chat-a")) == ("chat", "Qwen/Qwen1.5-72B-Chat")
-    assert served_names(PLAN, PLAN.instance("lite-a")) == (
+    assert served_names(PLAN, PLAN.those(["chat-a"])[0]) == ("chat", "Qwen/Qwen1.5-72B-Chat")
+    assert served_names(PLAN, PLAN.those(["lite-a"])[0]) == (
         "chat-lite",
         "Qwen/Qwen1.5-14B-Chat",
         "chat",
