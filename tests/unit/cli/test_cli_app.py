@@ -222,6 +222,8 @@ def test_some_options_take_numbers() -> None:
     ("args", "said"),
     [
         (("init", "h", "--cluster", "My Fleet"), "--cluster: expected a name of lower-case letters"),
+        (("init", "h", "--sudo-password-env", "PW"), "--sudo-password-env has sudo's password, and there is no --sudo"),
+        (("init", "h", "--sudo", "--sudo-password-env", "a b"), "--sudo-password-env: expected the name of an env"),
         (("down", "--forget", "h20-1", "--dry-run"), "--forget only changes the record"),
         (("down", "--forget", "h20-1", "--keep-weights"), "--forget only changes the record"),
         (("watch", "--print-unit", "--json"), "a unit is no JSON"),
