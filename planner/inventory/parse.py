@@ -39,6 +39,8 @@ def parse(
     """
     root = read(text, file)
     values = root.plain()
+    if nodes_only and isinstance(values, dict) and values.get("services") is None:
+        values = {**values, "services": []}
     whole, errors = _validated(values)
     invalid = {error["loc"][:steps] for error in errors for steps in (2, 3)}
     draft = draft_of(parts_of(whole) if whole else salvage(values, invalid), values, invalid, known_gpu)
