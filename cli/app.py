@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from llmfleet import __version__
 from llmfleet.cli.errors import report_crash, report_error, report_usage
-from llmfleet.cli.interrupt import INTERRUPTED
+from llmfleet.cli.start import INTERRUPTED
 from llmfleet.planner.errors import FleetError, InputError
 
 BROKEN_PIPE = 141  # what a shell reports for a command whose reader went away

@@ -102,6 +102,8 @@ def bench(
         users, rate, trace, requests, repeats, warm, input_len, output_len, input_p99, shared, documents, text, ttft,
         tpot, seed, key_env,
     )  # fmt: skip
+    if url and (of_plan := [*(names or ()), *["--router"] * router]):
+        raise InputError(f"--url measures that address alone, and {of_plan[0]} is of the plan", hint="Leave one out.")
     fleet, plan = (None, None) if url else (read_inventory(inventory), read_plan(plan_path(inventory), inventory))
     if calibrate and (url or router):
         raise InputError("--calibrate measures single instances", hint="Leave out --url and --router.")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmfleet.planner.inventory.model import Node
 
 FAILED, UNREACHABLE = 1, 3
+LEFT_OUT = "left out are engines, router, weights, ports, and whether GPUs, memory and disk are enough for them"
 
 
 def doctor(
@@ -57,17 +58,25 @@ def doctor(
     if as_json:
         echo_json(report)
     elif not quiet:
-        up = f"llmfleet up --runtime {runtime}" if runtime else "llmfleet up"
-        console(least=0).print(render_doctor(report, fleet.inventory.cluster, verbose=verbose, up=up))
+        then = _next(fleet, inventory, runtime)
+        console(least=0).print(render_doctor(report, fleet.inventory.cluster, verbose=verbose, then=then))
     return UNREACHABLE if report.unreachable else 0 if report.ok else FAILED
 
 
 def _fleet(inventory: Path, observe: Observer) -> Fleet:
     if plan_path(inventory).exists():
         return load_fleet(inventory, observe)
-    observe(Note("", f"{inventory} has no plan yet: only what needs none is checked", "warning"))
     read = read_inventory(inventory, nodes_only=True)
+    lacks = "has no plan yet" if read.services else "names no services, and has no plan yet"
+    observe(Note("", f"{inventory} {lacks}: {LEFT_OUT}", "warning"))
     return Fleet(read, operation.without_plan(read), workspace_folder(inventory), observe)
+
+
+def _next(fleet: Fleet, inventory: Path, runtime: Runtime | None) -> str:
+    if not fleet.plan.instances:
+        return f"{'' if fleet.inventory.services else 'fill in `services`, then '}llmfleet plan {inventory}"
+    up = f"llmfleet up --runtime {runtime}" if runtime else "llmfleet up"
+    return f"{up} --dry-run · {up}"
 
 
 def _chosen(fleet: Fleet, names: list[str], *, everything: bool) -> list[Node]:

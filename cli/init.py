@@ -30,6 +30,10 @@ def init(
     user: Annotated[str | None, typer.Option("--user", help="SSH user; ssh_config's if left out.")] = None,
     key: Annotated[str | None, typer.Option("--key", metavar="FILE", help="SSH key; ssh_config's if left out.")] = None,
     jump: Annotated[str | None, typer.Option("--jump", metavar="[USER@]HOST[:PORT]", help="Jump host.")] = None,
+    sudo: Annotated[bool, typer.Option("--sudo", help="Commands on the machines run as root, through sudo.")] = False,
+    sudo_password_env: Annotated[
+        str | None, typer.Option("--sudo-password-env", metavar="NAME", help="Variable with sudo's password.")
+    ] = None,
     known_hosts: Annotated[str | None, typer.Option("--known-hosts", metavar="FILE", help="Host keys.")] = None,
     python: Annotated[str, typer.Option("--python", help="Python on the machines.")] = "python3",
     cluster: Annotated[str, typer.Option("--cluster", help="Name of the fleet, in a new file.")] = "fleet",
@@ -45,13 +49,17 @@ def init(
     Examples:
       llmfleet init 10.0.0.10 '10.0.1.[10-11]' --user ops
       llmfleet init --from-ssh-config --out lab.yaml
+      llmfleet init gpu-1 --user ops --sudo       everything on it is done as root
       llmfleet init 10.0.1.12 --merge      a machine more, in the inventory that is there
     """
     from llmfleet.launch.discover.ask import discover
     from llmfleet.launch.discover.hosts import machines
 
     _check_name(cluster)
-    access = _access(user=user, key=key, jump=jump, known_hosts=known_hosts)
+    if sudo_password_env and not sudo:
+        raise InputError("--sudo-password-env has sudo's password, and there is no --sudo")
+    login = {"sudo": sudo or None, "sudo_password_env": sudo_password_env}
+    access = _access(user=user, key=key, jump=jump, known_hosts=known_hosts, **login)
     asked = machines(hosts or [], access, from_ssh_config=from_ssh_config)
     found, errors = discover(asked, python=python)
     if found:
@@ -70,7 +78,7 @@ def _check_name(cluster: str) -> None:
         raise InputError(f"--cluster: {error}") from None
 
 
-def _access(**given: str | None) -> Access:
+def _access(**given: object) -> Access:
     from pydantic import ValidationError
 
     from llmfleet.planner.inventory.model import Access

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-INTERRUPTED = 130
+from llmfleet.cli.start import INTERRUPTED
 
 
 @contextmanager

@@ -64,6 +64,7 @@ def upgrade(
     """
     if engine not in get_args(EngineName):
         raise UnknownNameError("engine", engine, nearest(engine, get_args(EngineName)), known=get_args(EngineName))
+    _one_place({"--python": python, "--image": image, "--llama-server": llama_server}, engine)
     wish = Wish(engine, version, python, image, llama_server, tuple(node or ()))  # type: ignore[arg-type]  # checked above
     options = operation.UpOptions(dry_run, max_unavailable=max_unavailable, drain_timeout_s=drain_timeout, force=force)
     edited = upgraded(read_input(inventory).decode(), wish, inventory.name)
@@ -83,6 +84,16 @@ def upgrade(
         typer.echo(to_do(report.changed))
     elif not quiet:
         typer.echo(up_summary(report, fleet.plan))
+
+
+def _one_place(given: dict[str, str | None], engine: str) -> None:
+    """An engine lies in one of them on a node: the others would be set for nothing, or for nodes that lack them."""
+    named = [option for option, place in given.items() if place]
+    if len(named) > 1:
+        hint = "Upgrade nodes of each kind by themselves, with --node."
+        raise InputError(f"{' and '.join(named)}: an engine lies in one place on a node", hint=hint)
+    if named == ["--llama-server"] and engine != "llama.cpp":
+        raise InputError(f"--llama-server is llama.cpp's, not {engine}'s", hint="Name its Python, or its image.")
 
 
 def _show(edited: Edited, inventory: Path, *, quiet: bool) -> None:

@@ -13,6 +13,7 @@ from llmfleet.launch.fleet import Fleet
 from llmfleet.launch.nodes.processes import ask_statuses, last_line, stop_step, supervise
 from llmfleet.launch.phases import at_boot, connect, router
 from llmfleet.launch.ray_serve.members import gcs_folder
+from llmfleet.launch.record.account import as_started
 from llmfleet.launch.results import ChangedStep, DownReport
 from llmfleet.launch.session import Session
 from llmfleet.launch.units.boot import BootUnit
@@ -52,16 +53,21 @@ def down(fleet: Fleet, *, dry_run: bool = False, keep_weights: bool = False) -> 
 def _known_nodes(session: Session) -> list[Node]:
     """Planned nodes and every node the state remembers, also those the inventory has lost, but none it excludes."""
     planned = {n.name: n for n in session.fleet.planned_nodes()}
-    recorded = {name: session.node(name) for name in session.store.value.nodes}
+    recorded = {name: _as_started(session, session.node(name)) for name in session.store.value.nodes}
     for node in recorded.values():
         if node.exclude:
             session.note(connect.LEFT_EXCLUDED, node=node.name, level="warning")
-    return [n for n in {**recorded, **planned}.values() if not n.exclude]
+    return [n for n in {**planned, **recorded}.values() if not n.exclude]
+
+
+def _as_started(session: Session, node: Node) -> Node:
+    known = session.store.broken is None and node.name in session.store.value.nodes
+    return as_started(session.store.value.node(node.name), node) if known else node
 
 
 def _connect(session: Session) -> list[Step]:
     """The head first, for the lock and what it knows. Without it, whoever is here is trusted to be alone."""
-    head = session.node(session.fleet.plan.head)
+    head = _as_started(session, session.node(session.fleet.plan.head))
     session.connect([head])
     if head.name in session.transports:
         session.lock_head()

@@ -113,6 +113,8 @@ def connect_for_drain(session: Session, node: str) -> None:
     others = {n for i in session.fleet.plan.instances if node in i.nodes for n in i.nodes}
     session.connect([session.node(n) for n in sorted(others | {node})])
     for name, error in sorted(session.lost.items()):
+        if isinstance(error, StateError):  # it answers, and what runs there would go on unseen
+            raise error
         _tell_lost(session, name, error)
     connect.resolve_addresses(session, session.fleet.planned_nodes())
 

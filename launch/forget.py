@@ -49,6 +49,8 @@ def forget(fleet: Fleet, node: str) -> tuple[str, ...]:
 def _is_gone(session: Session, node: str) -> None:
     """A machine that answers is not gone. One that answers with another host key was replaced by another machine."""
     failed = next((o.error for o in session.connect([session.node(node)]) if o.error is not None), None)
+    if isinstance(failed, StateError):  # nobody asked it
+        raise failed
     if failed is None:
         raise StateError(
             f"{node} answers: what runs there would be forgotten and run on",

@@ -13,6 +13,7 @@ from llmfleet.launch.events import Note
 from llmfleet.launch.fleet import Fleet, NodeFolder, node_folder
 from llmfleet.launch.nodes.facts import NodeFacts
 from llmfleet.launch.pool import Outcome, on_each
+from llmfleet.launch.record.account import check_account
 from llmfleet.launch.record.audit import AuditFile, append_command, entry
 from llmfleet.launch.record.lock import FleetLock
 from llmfleet.launch.record.state import Runtime, State, StateStore, dump_state, parse_state, united
@@ -79,6 +80,8 @@ class Session:
             transport.close()
 
     def _connect_one(self, node: Node) -> None:
+        if self._has_started(node.name):
+            check_account(self.store.value.node(node.name), node)
         transport = open_transport(node)
         try:
             transport.connect()
@@ -91,6 +94,13 @@ class Session:
             self.folders[node.name] = folder
             self.addresses.setdefault(node.name, address_of(node))
             self.lost.pop(node.name, None)
+
+    def _has_started(self, node: str) -> bool:
+        """Whether processes of ours are on record there."""
+        if self.store.broken is not None:
+            return False
+        state = self.store.value
+        return node in state.nodes and any(r.node == node for r in state.processes.values())
 
     def reached(self, nodes: Iterable[Node]) -> list[Node]:
         return [n for n in nodes if n.name in self.transports]

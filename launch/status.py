@@ -224,15 +224,19 @@ def find_problems(
     router_state: RouterStatus,
     ray_state: RayStatus | None,
 ) -> tuple[str, ...]:
-    """Sentences; drained nodes and what they carry are as they should be."""
+    """Sentences; drained nodes and what they carry are as they should be, and what a node that is away carries is told
+    with it."""
     out = session.store.value.out_of_rotation
-    problems = [f"{n.name} is unreachable: {n.reason}" for n in nodes if n.state == "unreachable"]
-    problems += [
-        f"{i.id} is {i.state}" + (f": {i.reason}" if i.reason else "")
-        for i in instances
-        if i.state != "healthy" and i.wanted and not out & set(i.nodes)
-    ]
-    if router_state.state != "healthy":
+    away = {n.name: n.reason for n in nodes if n.state == "unreachable"}
+    bad = [i for i in instances if i.state != "healthy" and i.wanted and not out & set(i.nodes)]
+    problems = []
+    for name, reason in away.items():
+        carried = [*["the router"] * (name == router_state.node), *(i.id for i in bad if name in i.nodes)]
+        with_it = f", and with it {', '.join(carried)}" if carried else ""
+        problems.append(f"{name} is unreachable{with_it}: {reason}")
+    alone = [i for i in bad if not away.keys() & set(i.nodes)]
+    problems += [f"{i.id} is {i.state}" + (f": {i.reason}" if i.reason else "") for i in alone]
+    if router_state.state != "healthy" and router_state.node not in away:
         problems.append(f"the router is {router_state.state}: {router_state.reason}")
     if ray_state is not None and ray_state.state != "healthy":
         problems.append(f"Ray is {ray_state.state}: {ray_state.reason}")

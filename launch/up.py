@@ -35,7 +35,7 @@ from llmfleet.launch.phases import (
 )
 from llmfleet.launch.ray_serve import application
 from llmfleet.launch.ray_serve.members import working
-from llmfleet.launch.record import applied
+from llmfleet.launch.record import account, applied
 from llmfleet.launch.record.lock import fleet_lock
 from llmfleet.launch.record.state import Runtime
 from llmfleet.launch.results import ChangedStep, UpReport
@@ -46,6 +46,7 @@ from llmfleet.planner.inventory.model import Node
 from llmfleet.planner.plan import Instance
 
 MOVED = "if that is another machine, what was started there is no longer known and has to be ended by hand"
+LEFT = "the logs, copied weights and units that are left of it are yours to remove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,10 +357,16 @@ def _remember(up: Up) -> None:
     nodes = tuple(session.node(name) for name in up.nodes)
     known = session.store.value
     for node in nodes:
-        if node.name in known.nodes and known.node(node.name).host != node.host:
-            session.note(f"it was at {known.node(node.name).host} before: {MOVED}", node=node.name, level="warning")
+        _tell_moved(session, known.node(node.name) if node.name in known.nodes else node, node)
     session.store.remember_nodes(nodes, plan_hash=plan.hash, head=plan.head, runtime=session.runtime)
     applied.remember(session)
+
+
+def _tell_moved(session: Session, before: Node, node: Node) -> None:
+    if before.host != node.host:
+        session.note(f"it was at {before.host} before: {MOVED}", node=node.name, level="warning")
+    if what := account.changed(before, node):  # with something running there it would have been refused
+        session.note(f"what ran there was started {what}: {LEFT}", node=node.name, level="warning")
 
 
 def _start(up: Up, processes: list[Process] | tuple[Process, ...]) -> list[Step]:

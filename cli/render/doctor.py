@@ -16,14 +16,14 @@ MARKS = {"ok": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "
 
 
 def render_doctor(
-    report: DoctorReport, cluster: str, *, verbose: bool = False, up: str = "llmfleet up"
+    report: DoctorReport, cluster: str, *, verbose: bool = False, then: str
 ) -> RenderableType:
-    """`up`: the command that comes next."""
+    """`then`: what comes next where all is well."""
     parts: list[RenderableType] = [_headline(report, cluster), ""]
     shown = [n for n in report.nodes if verbose or not _fine(n)]
     parts += [part for alike in _alike(shown, verbose=verbose) for part in (_nodes(alike, verbose=verbose), "")]
     parts += [Text.assemble(MARKS["ok"], " ", line) for line in _fine_lines(n for n in report.nodes if n not in shown)]
-    parts += [Text(f"next: {_next(report, up)}", "dim")]
+    parts += [Text(f"next: {then if report.ok else 'mend what failed, then llmfleet doctor again'}", "dim")]
     return Group(*parts)
 
 
@@ -84,7 +84,3 @@ def _fine_lines(nodes: Iterable[NodeReport]) -> Iterator[str]:
         by_count.setdefault(len(node.results), []).append(node.name)
     for count, names in by_count.items():
         yield f"{compressed(names)}: {counted(count, 'check')} passed"
-
-
-def _next(report: DoctorReport, up: str) -> str:
-    return f"{up} --dry-run · {up}" if report.ok else "mend what failed, then llmfleet doctor again"

@@ -14,7 +14,7 @@ from llmfleet.launch.phases.serving import settle_runtime
 from llmfleet.launch.pool import on_each
 from llmfleet.launch.record.state import Runtime
 from llmfleet.launch.session import Session, open_session
-from llmfleet.planner.errors import AuthError, FleetError, HostKeyError, SudoError
+from llmfleet.planner.errors import AuthError, FleetError, HostKeyError, StateError, SudoError
 from llmfleet.planner.inventory.model import Inventory, Node
 from llmfleet.planner.plan import Plan, RouterPlan
 from llmfleet.planner.ports import address_of
@@ -77,7 +77,8 @@ def _reach_results(session: Session, node: Node) -> list[CheckResult]:
 def _kind(error: FleetError) -> Check:
     if isinstance(error, SudoError):
         return SUDO
-    return HOST_KEY if isinstance(error, HostKeyError) else LOGIN if isinstance(error, AuthError) else REACH
+    as_whom = (AuthError, StateError)  # the latter before anybody was asked: what runs there is another account's
+    return HOST_KEY if isinstance(error, HostKeyError) else LOGIN if isinstance(error, as_whom) else REACH
 
 
 def _name_results(session: Session, node: Node) -> list[CheckResult]:

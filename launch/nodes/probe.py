@@ -26,6 +26,7 @@ class ProcessStatus:
     restarts: int = 0
     last_exit: int | None = None  # negative: the signal that ended it
     last_error: str | None = None
+    at_boot: bool | None = None  # whether systemd starts it at boot; None: it does not keep it
 
     @property
     def alive(self) -> bool:

@@ -66,18 +66,22 @@ def _read_node(session: Session, node: str) -> Mapping[str, ProcessStatus]:
 
 
 def start_step(session: Session, process: Process, statuses: Statuses) -> Step:
-    """Starts the process, or restarts it where it runs with another command line."""
+    """Starts the process, or restarts it where it runs with another command line. One whose unit somebody enabled or
+    disabled by hand is only put right."""
     status = statuses.get(process.node, {}).get(process.name)
     alive = status is not None and status.alive
     same = status is not None and alive and status.state != "stopping" and status.digest == process.digest
-    verb = "restart" if alive and not same else "start"
+    odd = same and status is not None and status.at_boot not in (None, process.at_boot)
+    title = f"{'restart' if alive and not same else 'start'} {process.name}"
+    if odd:
+        title = f"have systemd {'' if process.at_boot else 'not '}start {process.name} at boot"
 
     def apply() -> None:
-        if alive:
+        if alive and not same:
             stop(session, process.node, process.name, grace_s=process.stop_grace_s)
         start(session, process)
 
-    return Step(process.node, f"{verb} {process.name}", needed=lambda: not same, apply=apply)
+    return Step(process.node, title, needed=lambda: not same or odd, apply=apply)
 
 
 def start(session: Session, process: Process) -> None:

@@ -67,7 +67,14 @@ def read_status(rundir: str) -> Status:
     status.update(read_json(rundir, "status.json"))
     if status["state"] in LIVE_STATES and status["supervisor_pid"] not in supervisors(rundir):
         status.update(state="exited", pid=None, healthy_since=None, last_error="its supervisor is gone")
-    return status
+    unit = read_json(rundir, "spec.json").get("unit")
+    return dict(status, at_boot=is_enabled(unit)) if unit else status
+
+
+def is_enabled(unit: str) -> bool:
+    """Whether the link is there by which systemd starts it at boot."""
+    user = os.path.expanduser("~/.config/systemd/user/default.target.wants")
+    return os.path.lexists(os.path.join(user if os.getuid() else "/etc/systemd/system/multi-user.target.wants", unit))
 
 
 def of_all_processes(name: str) -> Iterator[Tuple[int, bytes]]:
@@ -109,7 +116,12 @@ def launch(rundir: str) -> str:
     spec = read_json(rundir, "spec.json")
     if not spec.get("unit"):
         return detached(rundir)
-    return systemctl("enable" if spec.get("at_boot") else "disable", spec["unit"]) or systemctl("restart", spec["unit"])
+    return enable(spec) or systemctl("restart", spec["unit"])
+
+
+def enable(spec: Dict[str, Any]) -> str:
+    """Or the contrary, as the spec has it; returns what systemd complains of."""
+    return systemctl("enable" if spec.get("at_boot") else "disable", spec["unit"])
 
 
 def detached(rundir: str) -> str:
@@ -141,9 +153,10 @@ def systemctl(*words: str) -> str:
 
 def start(rundir: str) -> Status:
     take_lock(os.path.join(rundir, "start.lock"), wait=True)  # one start at a time
-    wanted, status = digest(read_json(rundir, "spec.json")), read_status(rundir)
-    if status["digest"] == wanted and status["state"] in LIVE_STATES[:3]:
-        return status
+    spec, status = read_json(rundir, "spec.json"), read_status(rundir)
+    if status["digest"] == digest(spec) and status["state"] in LIVE_STATES[:3]:
+        error = enable(spec) if spec.get("unit") and status["at_boot"] != bool(spec.get("at_boot")) else ""
+        return sys.exit(error) if error else read_status(rundir)
     if supervisors(rundir):
         stop(rundir, None)
     error = launch(rundir)

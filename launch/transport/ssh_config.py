@@ -46,6 +46,14 @@ def host_name(host: str) -> str:
         return bare
 
 
+def user_name(host: str) -> str | None:
+    """The User of a node, where ssh_config has one; never an error either."""
+    try:
+        return ssh_config().lookup(host.rpartition("@")[2]).get("user")
+    except (SSHException, KeyError, ValueError, InputError):
+        return None
+
+
 def ssh_config() -> SSHConfig:
     """~/.ssh/config, then the system's: the first value found counts."""
     user = Path.home() / ".ssh"

@@ -36,7 +36,11 @@ class NodeUnit(ABC):
 
     @property
     def name(self) -> str:
-        return f"llmfleet-{self.cluster}-{self.node}{self.suffix}"
+        return f"llmfleet-{self.label}{self.suffix}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.cluster}-{self.node}"
 
     @property
     def path(self) -> str:

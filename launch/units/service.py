@@ -6,6 +6,7 @@ and logs as it does without; systemd brings it back when it is killed, and start
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from llmfleet.launch.units.of_node import HARDENED, NodeUnit
 from llmfleet.launch.units.words import command, escaped, quoted
 from llmfleet.planner.inventory.model import Runtime
 
+LONGEST_LABEL = 96  # so that a unit's name has room for a process's, in the 255 bytes that systemd and files take
 GAVE_UP = 3  # exit code of supervisor.py
 START_WITHIN_S = 240  # two minutes of ready.py, and leftovers of an earlier life are ended
 STOP_WITHIN_S = 120  # longer than the supervisor takes, so that it is the one who ends its process
@@ -34,6 +36,14 @@ CLOSED = (
 class ServiceUnit(NodeUnit):
     suffix: ClassVar[str] = "@.service"
     closed: ClassVar[tuple[str, ...]] = CLOSED
+
+    @property
+    def label(self) -> str:
+        """Long names of fleet and node are cut, and told apart by a hash; `description` has them whole."""
+        whole = f"{self.cluster}-{self.node}"
+        if len(whole) <= LONGEST_LABEL:
+            return whole
+        return f"{whole[: LONGEST_LABEL - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
     def of(self, process: str) -> str:
         """The unit of one process. Their names have no character that means something to systemd."""

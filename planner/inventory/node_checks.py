@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 
 from llmfleet.planner.inventory.draft import Draft
 from llmfleet.planner.inventory.findings import Finding, repeats
 from llmfleet.planner.inventory.gpus import cpu_slot_gib, parse_gpus
-from llmfleet.planner.inventory.model import Runtime
 from llmfleet.planner.inventory.ranges import MOST_NODES, parse_range
 from llmfleet.planner.inventory.shapes import HOST_SHAPE, NAME, Shape, shown
 from llmfleet.planner.inventory.source import Loc
 from llmfleet.planner.inventory.written import Entry
 
 Identity = Callable[[Entry, str, str], object]  # of an entry's member, with its name and its host
-
-_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)$", re.IGNORECASE)
 
 
 def node_findings(draft: Draft) -> Iterator[Finding]:
@@ -27,7 +23,6 @@ def node_findings(draft: Draft) -> Iterator[Finding]:
 def node_warnings(draft: Draft) -> Iterator[Finding]:
     """What is odd, but may be meant."""
     yield from _shared_hosts(draft)
-    yield from _secrets(draft)
 
 
 def _ranges(draft: Draft) -> Iterator[Finding]:
@@ -139,11 +134,3 @@ def _none_left(draft: Draft) -> Iterator[Finding]:
         yield Finding(("nodes",), "expected at least one node.")
     if draft.nodes and all(node.exclude for node in draft.nodes.values()):
         yield Finding(("nodes",), "every node is excluded.")
-
-
-def _secrets(draft: Draft) -> Iterator[Finding]:
-    places: dict[Loc, Runtime] = {("nodes", i, "runtime"): node.runtime for i, node in draft.nodes.items()}
-    for loc, runtime in ({("runtime",): draft.runtime} | places).items():
-        for name in filter(_SECRET.search, runtime.env):
-            message = "looks like a secret, and what stands here is written to the node as it is."
-            yield Finding((*loc, "env", name), message, at_key=True)

@@ -15,6 +15,7 @@ from llmfleet.planner.inventory.findings import Finding, path
 from llmfleet.planner.inventory.model import Inventory
 from llmfleet.planner.inventory.node_checks import node_findings, node_warnings
 from llmfleet.planner.inventory.salvage import parts_of, salvage
+from llmfleet.planner.inventory.secrets import secret_findings
 from llmfleet.planner.inventory.service_checks import service_findings
 from llmfleet.planner.inventory.source import Located, read
 from llmfleet.planner.inventory.wording import finding
@@ -38,11 +39,16 @@ def parse(
     """
     root = read(text, file)
     values = root.plain()
+    if nodes_only and isinstance(values, dict) and values.get("services") is None:
+        values = {**values, "services": []}
     whole, errors = _validated(values)
     invalid = {error["loc"][:steps] for error in errors for steps in (2, 3)}
     draft = draft_of(parts_of(whole) if whole else salvage(values, invalid), values, invalid, known_gpu)
-    found = [finding(error, InventoryFile) for error in _earliest(errors, root)]
-    found += islice(chain(node_findings(draft), service_findings(draft, may_lack=nodes_only)), MOST_PROBLEMS + 1)
+    secrets = list(secret_findings(values))
+    shown = [error for error in errors if error["loc"] not in {found.loc for found in secrets}]  # they repeat the value
+    found = [finding(error, InventoryFile) for error in _earliest(shown, root)]
+    across = chain(node_findings(draft), service_findings(draft, may_lack=nodes_only), secrets)
+    found += islice(across, MOST_PROBLEMS + 1)
     if found or whole is None:
         raise InventoryError(_problems(found, root, file))
     return _inventory(whole, draft, _problems(islice(node_warnings(draft), MOST_PROBLEMS + 1), root, file))

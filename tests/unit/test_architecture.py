@@ -107,6 +107,6 @@ def test_only_scripts_for_nodes_print() -> None:
 def test_wheel_holds_one_package_and_takes_no_name_of_others() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert config["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["src/llmfleet"]}
-    assert config["project"]["scripts"] == {"llmfleet": "llmfleet.cli.app:main"}
+    assert config["project"]["scripts"] == {"llmfleet": "llmfleet.cli.start:main"}
     package = ROOT / "src" / "llmfleet"
     assert {p.name: p.resolve() for p in package.iterdir() if p.is_symlink()} == {name: ROOT / name for name in LAYERS}

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import typer
 from cli_fleet import Run
 
 from llmfleet.cli import app as app_module
+from llmfleet.cli import start
 from llmfleet.cli.app import COMMANDS, load
 from llmfleet.planner.errors import (
     AuthError,
@@ -222,9 +223,15 @@ def test_some_options_take_numbers() -> None:
     ("args", "said"),
     [
         (("init", "h", "--cluster", "My Fleet"), "--cluster: expected a name of lower-case letters"),
+        (("init", "h", "--sudo-password-env", "PW"), "--sudo-password-env has sudo's password, and there is no --sudo"),
+        (("init", "h", "--sudo", "--sudo-password-env", "a b"), "--sudo-password-env: expected the name of an env"),
         (("down", "--forget", "h20-1", "--dry-run"), "--forget only changes the record"),
         (("down", "--forget", "h20-1", "--keep-weights"), "--forget only changes the record"),
         (("watch", "--print-unit", "--json"), "a unit is no JSON"),
+        (("bench", "chat", "--url", "http://h:1", "--model", "m"), "--url measures that address alone, and chat is of"),
+        (("bench", "--router", "--url", "http://h:1", "--model", "m"), "and --router is of the plan"),
+        (("upgrade", "vllm", "0.33.0", "--python", "/p", "--image", "i"), "--python and --image: an engine lies in"),
+        (("upgrade", "vllm", "0.33.0", "--llama-server", "/p"), "--llama-server is llama.cpp's, not vllm's"),
         (("plan", str(REFERENCE), "--what-if", "+1 h20", "--verify"), "not of --what-if"),
         (("plan", str(REFERENCE), "--what-if", "+1 h20", "--html", "x"), "--html writes and --what-if does not"),
         (("plan", str(REFERENCE), "--out", "x", "--no-write"), "--out writes and --no-write does not"),
@@ -234,3 +241,22 @@ def test_options_that_cannot_be(args: tuple[str, ...], said: str, run: Run) -> N
     ran = run(*args)
     assert ran.code == 2
     assert said in ran.err
+
+
+def test_an_interrupt_during_the_imports_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Importing(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "llmfleet.cli.app", Importing("llmfleet.cli.app"))
+    assert start.main() == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_it_begins_with_next_to_no_import() -> None:
+    """Of what Ctrl-C may interrupt outside of `main`."""
+    program = "import sys; before = set(sys.modules); import llmfleet.cli.start; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {"llmfleet", "llmfleet.cli", "llmfleet.cli.start", "__future__"}

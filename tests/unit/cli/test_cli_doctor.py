@@ -161,7 +161,20 @@ def test_without_a_plan_all_nodes_are_examined(run: Run, workspace: Path, examin
     ran = run("doctor")
     assert ran.code == 0
     assert "inventory.yaml has no plan yet" in ran.err
+    assert "left out are engines, router, weights, ports" in ran.err
+    assert lines(ran.out)[-1] == "next: llmfleet plan inventory.yaml"
     assert examined == [(["head", "slot-0", "slot-1"], False, None)]
+
+
+@pytest.mark.parametrize("services", ["", "services:\n", "services: []\n"])
+def test_services_need_not_be_there_yet(services: str, run: Run, workspace: Path, examined: list[Any]) -> None:
+    workspace.write_text(INVENTORY[: INVENTORY.index("services:")] + services)
+    examined.append(DoctorReport(True, (HEAD,)))
+    ran = run("doctor")
+    assert ran.code == 0, ran.err
+    assert "inventory.yaml names no services, and has no plan yet: left out are engines" in ran.err
+    assert lines(ran.out)[-1] == "next: fill in `services`, then llmfleet plan inventory.yaml"
+    assert run("plan").code == 2
 
 
 def test_the_runtime_asked_for_is_the_one_that_comes_next(run: Run, planned: Path, examined: list[Any]) -> None:

@@ -129,6 +129,39 @@ def test_systemctl_stops_gently_and_what_gave_up_is_failed(fleet: BootedFleet) -
     assert fleet.machine.units("active") == ALL
 
 
+def test_what_was_disabled_by_hand_is_put_right(fleet: BootedFleet) -> None:
+    assert fleet.machine is not None
+    fleet.plan_with(supervisor="systemd")
+    fleet.ok("up")
+    before = fleet.ours()
+    for unit in (ONE, "llmfleet-loop-front@router.service"):
+        assert fleet.machine.systemctl("disable", unit).returncode == 0
+    put_right = [("front", "have systemd start router at boot"), ("n1", "have systemd start story-n1-0 at boot")]
+    assert sorted(fleet.ok("up", "--dry-run", "--json").steps) == put_right
+    assert sorted(fleet.ok("up", "--json").steps) == put_right
+    assert fleet.ours() == before, "nothing was started anew"
+    fleet.machine.power_cut()
+    fleet.machine.boot()
+    until(lambda: fleet.healthy() and fleet.answers())
+    fleet.machine.systemctl("disable", "--now", ONE)
+    assert fleet.ok("up", "--json").steps == [("n1", "start story-n1-0")]
+    assert fleet.ok("up", "--dry-run", "--json").steps == []
+
+
+def test_the_longest_names_that_an_inventory_takes(fleet: BootedFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit's name is limited to 255 bytes, and so is that of a file."""
+    assert fleet.machine is not None
+    monkeypatch.setattr("live_fleet.CLUSTER", "c" * 63)
+    long = BootedFleet(fleet.folder / "long", ("n" * 63,), machine=fleet.machine, runtime={"supervisor": "systemd"})
+    long.write(name="s" * 63)
+    long.ok("up")
+    (engine,) = [unit for unit in fleet.machine.units("active") if "@s" in unit]
+    assert 200 < len(engine) <= 255
+    assert long.ok("up", "--dry-run", "--json").steps == []
+    long.close()
+    assert list(fleet.machine.etc.rglob("llmfleet-*")) == []
+
+
 def test_at_boot_starts_what_ran(fleet: BootedFleet) -> None:
     """The unit that runs once: supervisors are detached, as without it."""
     assert fleet.machine is not None

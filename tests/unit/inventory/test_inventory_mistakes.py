@@ -265,14 +265,6 @@ def test_one_machine_may_carry_nodes_that_say_so() -> None:
     assert 'the host "h1" is a node already.' in line
 
 
-def test_secrets_in_env_are_worth_a_warning() -> None:
-    warnings = parse(VALID + "runtime: {env: {HF_TOKEN: x, TOKENIZERS_PARALLELISM: 1, api_key: y}}").warnings
-    assert [warning.split(": looks")[0] for warning in warnings] == [
-        "inventory.yaml:9:17  runtime.env.HF_TOKEN",
-        "inventory.yaml:9:57  runtime.env.api_key",
-    ]
-
-
 def test_without_a_catalogue_any_gpu_passes() -> None:
     assert parse(with_node("{name: x, host: x, gpus: 8 x Z9000-1T}")).node("x").gpus == "8 x Z9000-1T"
 

@@ -103,7 +103,7 @@ class OpenStream(FakeStream):
 
     def lines(self) -> Iterator[str]:
         yield from super().lines()
-        self._over.wait(10)
+        self._over.wait(60)  # longer than any test takes on a busy machine
 
     def close(self) -> None:
         super().close()

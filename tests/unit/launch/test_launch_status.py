@@ -73,7 +73,7 @@ SITUATIONS: dict[str, Row] = {
     ),
     "a node is dead": (
         dead("h1"), {"h1": "unreachable"}, {"chat-h1-0": "unhealthy"},
-        ("h1 is unreachable: 10.0.0.9:22 did not answer", "chat-h1-0 is unhealthy: h1 unreachable"),
+        ("h1 is unreachable, and with it chat-h1-0: 10.0.0.9:22 did not answer",),
     ),
     "the second half of a pipeline is dead": (
         dead("h4"), {"h4": "unreachable"}, {},
@@ -82,12 +82,12 @@ SITUATIONS: dict[str, Row] = {
     "a node lies": (
         says("h1", "probe.py", '{"processes": [{"name": 1}], "engines": {}}'),
         {"h1": "unreachable"}, {"chat-h1-0": "unhealthy"},
-        ("h1 is unreachable: the node's answer makes no sense", "chat-h1-0 is unhealthy: h1 unreachable"),
+        ("h1 is unreachable, and with it chat-h1-0: the node's answer makes no sense",),
     ),
     "a node's Python broke": (
         says("h1", "probe.py", exit_code=1),
         {"h1": "unreachable"}, {"chat-h1-0": "unhealthy"},
-        ("h1 is unreachable: it could not say what runs there", "chat-h1-0 is unhealthy: h1 unreachable"),
+        ("h1 is unreachable, and with it chat-h1-0: it could not say what runs there",),
     ),
     "the router does not run": (
         process("head", "router", state="failed", last_error="address in use"),

@@ -87,6 +87,17 @@ def test_the_whole_unit_of_root() -> None:
     assert unit().of("chat-0") == "llmfleet-rag-a800-0@chat-0.service"
 
 
+@pytest.mark.parametrize("kind", ["", "-rank15"])
+def test_names_fit_and_stay_apart_however_long(kind: str) -> None:
+    cluster, node, process = "c" * 63, "n" * 63, f"{'s' * 63}-{'n' * 63}-999{kind}"
+    made = ServiceUnit(cluster, node, NodeFolder("/x"), "/root", True)
+    assert len(made.of(process)) <= 255
+    other = replace(made, node="n" * 62 + "m")
+    assert made.name != other.name
+    assert made.description != other.description
+    assert ServiceUnit("c" * 32, node, NodeFolder("/x"), "/root", True).name == f"llmfleet-{'c' * 32}-{node}@.service"
+
+
 def test_units_of_users_and_of_containers_are_not_hardened() -> None:
     assert "NoNewPrivileges" not in text(unit(system=False))
     assert "WantedBy=default.target\n" in text(unit(system=False))
@@ -162,6 +173,18 @@ def test_another_keeper_is_another_process(running: Sim) -> None:
     ]  # fmt: skip
     assert FILE not in running.nodes["h1"].files
     assert changed(running) == []
+
+
+def test_a_unit_that_somebody_disabled_is_enabled_again(sim: Sim, systemd: Systemd) -> None:
+    changed(sim)
+    sim.nodes["h1"].processes["chat-h1-0"]["at_boot"] = False
+    sim.nodes["h1"].actions.clear()
+    again = ("h1", "have systemd start chat-h1-0 at boot")
+    assert changed(sim, dry_run=True) == [again]
+    assert changed(sim) == [again]
+    assert sim.nodes["h1"].actions == [("start", "chat-h1-0")], "and not stopped: the script on the node enables it"
+    sim.nodes["h1"].processes["chat-h1-0"]["at_boot"] = True
+    assert changed(sim) == []
 
 
 def test_it_takes_the_place_of_at_boot(running: Sim) -> None:
