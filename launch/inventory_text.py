@@ -62,19 +62,19 @@ def _inserted(text: str, parent: yaml.Node, empty: yaml.Node | None, rest: Seque
     if parent.flow_style:
         end = last.end_mark.index
         return f"{text[:end]}, {key}: {flow}{text[end:]}"
-    end = _line_end(text, _last_index(last))
+    end = line_end(text, last_index(last))
     return f"{text[:end]}\n{' ' * parent.value[0][0].start_mark.column}{key}: {flow}{text[end:]}"
 
 
-def _last_index(node: yaml.Node) -> int:
+def last_index(node: yaml.Node) -> int:
     """Where its last word ends: a block's own end mark stands only after the comments behind it."""
     if isinstance(node, yaml.ScalarNode) or getattr(node, "flow_style", False) or not node.value:
         return int(node.end_mark.index)
     below = node.value[-1]
-    return _last_index(below[1] if isinstance(below, tuple) else below)
+    return last_index(below[1] if isinstance(below, tuple) else below)
 
 
-def _line_end(text: str, index: int) -> int:
+def line_end(text: str, index: int) -> int:
     found = text.find("\n", index)
     return len(text) if found < 0 else found
 

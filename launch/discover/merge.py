@@ -13,6 +13,7 @@ import yaml
 
 from llmfleet.launch.discover.found import Found
 from llmfleet.launch.discover.written import entries, flow, scalar
+from llmfleet.launch.inventory_text import last_index, line_end
 from llmfleet.planner.catalog import catalog
 from llmfleet.planner.errors import InputError, UnknownNameError
 from llmfleet.planner.inventory.gpus import parse_gpus
@@ -116,7 +117,7 @@ def _edit(item: yaml.Node, key: str, value: str, text: str) -> Edit:
         raise InputError("an entry of `nodes` has no host")
     if getattr(item, "flow_style", False):
         return host.end_mark.index, host.end_mark.index, f", {key}: {scalar(value)}"
-    end = _line_end(text, host.end_mark.index)
+    end = line_end(text, host.end_mark.index)
     return end, end, f"\n{' ' * item.start_mark.column}{key}: {scalar(value)}"
 
 
@@ -136,21 +137,8 @@ def _added(root: yaml.Node | None, written: yaml.SequenceNode, new: Sequence[Fou
         body = [yaml.safe_load("\n".join(entry))[0] for entry in lines]
         yield last.end_mark.index, last.end_mark.index, "".join(f", {flow(keys)}" for keys in body)
         return
-    end = _line_end(text, _last_index(last))
+    end = line_end(text, last_index(last))
     yield end, end, "".join(f"\n{line}" for entry in lines for line in entry)
-
-
-def _last_index(node: yaml.Node) -> int:
-    """Where its last word ends: a block's own end mark stands only after the comments behind it."""
-    if isinstance(node, yaml.ScalarNode) or getattr(node, "flow_style", False) or not node.value:
-        return int(node.end_mark.index)
-    below = node.value[-1]
-    return _last_index(below[1] if isinstance(below, tuple) else below)
-
-
-def _line_end(text: str, index: int) -> int:
-    found = text.find("\n", index)
-    return len(text) if found < 0 else found
 
 
 def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
