@@ -1,14 +1,18 @@
 """The same requests simulated and rehearsed, side by side: one engine model, run in two ways. Passes no judgement.
 
-    python benchmarks/rehearse.py [--requests 600] [--speed 1] [--load 0.7] [--inventory FILE]
+    python benchmarks/rehearse.py [--requests 600] [--speed 1] [--load 1] [--inventory FILE] [--service chat]
 
-The rehearsal runs in real time on this machine and says so itself where the machine was too slow for it.
+Without an inventory: four alike instances, on which a median is one of all requests. On unlike ones it follows from
+which documents go to which kind, and that is a matter of the hash. `--service`: its requests alone. The rehearsal runs
+in real time on this machine and says so itself where the machine was too slow for it.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from llmfleet.cli.simulate import decided
 from llmfleet.launch.rehearse.rehearse import rehearse
@@ -16,7 +20,17 @@ from llmfleet.planner.simulate.fleet import fleet_of
 from llmfleet.planner.simulate.report import Report, ServiceResult
 from llmfleet.planner.simulate.simulate import Scenario, simulate
 
-REFERENCE = Path(__file__).resolve().parents[1] / "inventory.example.yaml"
+FLEET = """
+cluster: alike
+nodes:
+  - {name: head, host: 10.0.0.10}
+  - {name: "a800-[0-1]", host: "10.0.1.[10-11]", gpus: 8 x A800-80G, link: nvlink}
+services:
+  - name: chat
+    model: Qwen/Qwen1.5-72B-Chat
+    traffic: {rate: 3, input: {mean: 2000, p99: 8000}, output: {mean: 150}, shared_prefix: 0.5}
+    slo: {ttft: 3s, tpot: 100ms}
+"""
 
 
 def figures(report: Report, service: ServiceResult) -> dict[str, float]:
@@ -36,10 +50,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--speed", type=float, default=1.0)
-    parser.add_argument("--load", type=float, default=0.7)
-    parser.add_argument("--inventory", type=Path, default=REFERENCE)
+    parser.add_argument("--load", type=float, default=1.0)
+    parser.add_argument("--inventory", type=Path)
+    parser.add_argument("--service")
     asked = parser.parse_args()
-    decision, plan = decided(asked.inventory)
+    with TemporaryDirectory(prefix="lf") as folder:
+        inventory = asked.inventory or Path(folder) / "inventory.yaml"
+        if not asked.inventory:
+            inventory.write_text(FLEET)
+        decision, plan = decided(inventory)
+    if asked.service:
+        decision = replace(decision, demands=tuple(d for d in decision.demands if d.service.name == asked.service))
     scenario = Scenario(requests=asked.requests, load=asked.load)
     simulated = simulate(decision, plan, scenario)
     done = rehearse(
