@@ -80,8 +80,9 @@ class Session:
             transport.close()
 
     def _connect_one(self, node: Node) -> None:
-        if self._has_started(node.name):
-            check_account(self.store.value.node(node.name), node)
+        before = self.recorded(node.name)
+        if before and any(r.node == node.name for r in self.store.value.processes.values()):
+            check_account(before, node)
         transport = open_transport(node)
         try:
             transport.connect()
@@ -95,12 +96,14 @@ class Session:
             self.addresses.setdefault(node.name, address_of(node))
             self.lost.pop(node.name, None)
 
-    def _has_started(self, node: str) -> bool:
-        """Whether processes of ours are on record there."""
-        if self.store.broken is not None:
-            return False
-        state = self.store.value
-        return node in state.nodes and any(r.node == node for r in state.processes.values())
+    def recorded(self, name: str) -> Node | None:
+        """As `up` last worked on it; None where nobody knows, as of a record that another version has written."""
+        if self.store.broken is not None or name not in self.store.value.nodes:
+            return None
+        try:
+            return self.store.value.node(name)
+        except StateError:
+            return None
 
     def reached(self, nodes: Iterable[Node]) -> list[Node]:
         return [n for n in nodes if n.name in self.transports]
