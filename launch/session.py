@@ -40,6 +40,7 @@ class Session:
     asked_runtime: Runtime | None = None  # None: what the state says
     _mutex: threading.Lock = field(default_factory=threading.Lock)
     _on_head: bytes | None = None  # the head's copy of the state, as last seen or written
+    _not_ours: bool = False  # that copy could not be read, or is one that we refuse: it stays as it is
 
     @property
     def runtime(self) -> Runtime:
@@ -159,6 +160,8 @@ class Session:
         head = self.fleet.plan.head
         if head not in self.transports or not self.store.exists or self.lock is None or self.lock.lost:
             return
+        if self._not_ours:
+            return
         state = dump_state(self.store.value)
         if state == self._on_head:
             return
@@ -173,9 +176,17 @@ class Session:
 
         Of two copies one may be broken: the other is enough. Raises BrokenStateError where neither is a state.
         """
-        head = self.fleet.plan.head
-        if head not in self.transports:
+        if self.fleet.plan.head not in self.transports:
             return
+        try:
+            self._adopt(self.fleet.plan.head)
+        except BrokenStateError:
+            raise
+        except FleetError:
+            self._not_ours = True
+            raise
+
+    def _adopt(self, head: str) -> None:
         self._on_head = self.transports[head].get(self.folders[head].state)
         theirs = self._parsed_of_head(self._on_head)
         if theirs is None:
