@@ -61,8 +61,8 @@ def _known_nodes(session: Session) -> list[Node]:
 
 
 def _as_started(session: Session, node: Node) -> Node:
-    known = session.store.broken is None and node.name in session.store.value.nodes
-    return as_started(session.store.value.node(node.name), node) if known else node
+    before = session.recorded(node.name)
+    return as_started(before, node) if before else node
 
 
 def _connect(session: Session) -> list[Step]:

@@ -40,6 +40,7 @@ class Session:
     asked_runtime: Runtime | None = None  # None: what the state says
     _mutex: threading.Lock = field(default_factory=threading.Lock)
     _on_head: bytes | None = None  # the head's copy of the state, as last seen or written
+    _not_ours: bool = False  # that copy could not be read, or is one that we refuse: it stays as it is
 
     @property
     def runtime(self) -> Runtime:
@@ -80,8 +81,9 @@ class Session:
             transport.close()
 
     def _connect_one(self, node: Node) -> None:
-        if self._has_started(node.name):
-            check_account(self.store.value.node(node.name), node)
+        before = self.recorded(node.name)
+        if before and any(r.node == node.name for r in self.store.value.processes.values()):
+            check_account(before, node)
         transport = open_transport(node)
         try:
             transport.connect()
@@ -95,12 +97,14 @@ class Session:
             self.addresses.setdefault(node.name, address_of(node))
             self.lost.pop(node.name, None)
 
-    def _has_started(self, node: str) -> bool:
-        """Whether processes of ours are on record there."""
-        if self.store.broken is not None:
-            return False
-        state = self.store.value
-        return node in state.nodes and any(r.node == node for r in state.processes.values())
+    def recorded(self, name: str) -> Node | None:
+        """As `up` last worked on it; None where nobody knows, as of a record that another version has written."""
+        if self.store.broken is not None or name not in self.store.value.nodes:
+            return None
+        try:
+            return self.store.value.node(name)
+        except StateError:
+            return None
 
     def reached(self, nodes: Iterable[Node]) -> list[Node]:
         return [n for n in nodes if n.name in self.transports]
@@ -156,6 +160,8 @@ class Session:
         head = self.fleet.plan.head
         if head not in self.transports or not self.store.exists or self.lock is None or self.lock.lost:
             return
+        if self._not_ours:
+            return
         state = dump_state(self.store.value)
         if state == self._on_head:
             return
@@ -170,9 +176,17 @@ class Session:
 
         Of two copies one may be broken: the other is enough. Raises BrokenStateError where neither is a state.
         """
-        head = self.fleet.plan.head
-        if head not in self.transports:
+        if self.fleet.plan.head not in self.transports:
             return
+        try:
+            self._adopt(self.fleet.plan.head)
+        except BrokenStateError:
+            raise
+        except FleetError:
+            self._not_ours = True
+            raise
+
+    def _adopt(self, head: str) -> None:
         self._on_head = self.transports[head].get(self.folders[head].state)
         theirs = self._parsed_of_head(self._on_head)
         if theirs is None:

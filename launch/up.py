@@ -355,9 +355,8 @@ def locked_session(fleet: Fleet, command: str, *, lock: bool = True) -> Iterator
 def _remember(up: Up) -> None:
     session, plan = up.session, up.session.fleet.plan
     nodes = tuple(session.node(name) for name in up.nodes)
-    known = session.store.value
     for node in nodes:
-        _tell_moved(session, known.node(node.name) if node.name in known.nodes else node, node)
+        _tell_moved(session, session.recorded(node.name) or node, node)
     session.store.remember_nodes(nodes, plan_hash=plan.hash, head=plan.head, runtime=session.runtime)
     applied.remember(session)
 

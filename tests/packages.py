@@ -15,6 +15,8 @@ TOOLS = {  # and Debian's package of each
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "kubectl": "kubernetes-client",
+    "podman": "podman",
+    "runc": "runc",
 }
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from llmfleet.launch.doctor.result import Check, CheckResult
 from llmfleet.launch.doctor.view import View
 
 SPARE_BYTES = 1 << 30  # for logs, and so that no disk is filled to the brim
+FULL_BYTES = 1 << 20  # below it an engine that is replaced would be stopped, and its successor's files not be written
 GIB = 1 << 30
 
 WEIGHTS = Check("weights", "an engine reads its weights from the node's own disk")
@@ -72,6 +73,8 @@ def disk(view: View) -> CheckResult | None:
             f"{free}, {missing / GIB:.1f} GiB of weights are to be copied there",
             "Free some, or set `runtime: {dir: …}` to a larger disk.",
         )
+    if found.free < FULL_BYTES:
+        return DISK.fail(f"the disk of {view.folder.root} is full", "Free some: nothing can be started there.")
     if found.free < SPARE_BYTES:
         return DISK.warn(free, "Free some: a full disk stops logs, and the state is written there.")
     return DISK.ok(free)

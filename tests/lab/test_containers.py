@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,71 +23,25 @@ from llmfleet.launch.fleet import NodeFolder
 from llmfleet.launch.nodes.process import Process
 from llmfleet.planner.inventory.model import Node, Runtime
 from llmfleet.planner.plan import Budget, Expected, Instance
-from tests.lab.system import LabUnavailableError, ensure_packages
+from tests.lab.podman import IMAGE, podman_in, run
+from tests.lab.system import LabUnavailableError
 
 pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).parents[2]
 DOUBLE = ROOT / "tests" / "unit" / "remote" / "engine_double.py"
 SUPERVISE = ROOT / "launch" / "remote" / "supervise.py"
-IMAGE = "localhost/llmfleet-lab-python:1"
-PYTHON = Path("/usr/bin/python3")
-# Without systemd and with limits that may not be raised, as inside another container
-CONTAINERS = """
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-[containers]
-cgroupns = "host"
-default_ulimits = ["nproc=1000:1000", "nofile=1000:1000"]
-"""
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a podman that has the image, and keeps all it makes in a folder of the test's."""
+    """The environment of a podman that keeps all it makes in a folder of the test's."""
     try:
-        ensure_packages({"podman": "podman", "runc": "runc"}, "the container test")
+        own = podman_in(tmp_path_factory.mktemp("podman"))
     except LabUnavailableError as error:
         pytest.skip(str(error))
-    base = tmp_path_factory.mktemp("podman")
-    (base / "containers.conf").write_text(CONTAINERS)
-    storage = f'[storage]\ndriver = "vfs"\ngraphroot = "{base}/root"\nrunroot = "{base}/run"\n'
-    (base / "storage.conf").write_text(storage)
-    own = {
-        "CONTAINERS_CONF": str(base / "containers.conf"),
-        "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
-    }
-    tree = python_tree(base / "image")
-    archive = shutil.make_archive(str(base / "image"), "tar", tree)
-    done = run("podman", "import", archive, IMAGE, env=own)
-    if done.returncode != 0:
-        pytest.skip(f"podman cannot import an image here: {done.stderr.strip()[-300:]}")
-    trial = run("podman", "run", "--rm", "--network", "host", IMAGE, "/usr/bin/python3", "-c", "", env=own)
-    if trial.returncode != 0:
-        pytest.skip(f"podman runs no container here: {trial.stderr.strip()[-300:]}")
     yield own
     run("podman", "rm", "--all", "--force", env=own)
-
-
-def python_tree(folder: Path) -> Path:
-    """This machine's Python with its library and what it is linked to."""
-    version = PYTHON.resolve()
-    linked = run("ldd", str(version)).stdout.split()
-    for path in [str(version), *(word for word in linked if word.startswith("/"))]:
-        target = folder / path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    shutil.copytree(f"/usr/lib/{version.name}", folder / "usr" / "lib" / version.name, symlinks=True)
-    (folder / "usr" / "bin" / "python3").symlink_to(version.name)
-    for name in ("tmp", "etc", "proc", "sys", "dev"):
-        (folder / name).mkdir(exist_ok=True)
-    return folder
-
-
-def run(*argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})})
 
 
 class Contained:

@@ -179,6 +179,7 @@ def test_without_a_plan_only_the_node_itself_is_checked() -> None:
         (files.disk, view({"weights": {f"{ROOT}/models/chat": WeightsFacts("folder", 900 << 30, True)}},
                           source_bytes={f"{ROOT}/models/chat": 950 << 30}), "ok", []),
         (files.disk, view({"disks": {ROOT: DiskFacts(1 << 40, 1 << 20)}}), "warn", ["0.0 GiB free"]),
+        (files.disk, view({"disks": {ROOT: DiskFacts(1 << 40, 4096)}}), "fail", ["is full"]),
         (network.address, view({"binds": False}), "fail", [ADDRESS]),
         (network.address, view({"binds": False}, instances=()), "warn", [ADDRESS]),
         (network.interface, view(node=node(interface="ib0")), "fail", ["ib0", "eth0, lo"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from llmfleet.launch.forget import forget
 from llmfleet.launch.rebuild import rebuild
 from llmfleet.launch.record import account
 from llmfleet.launch.record.account import as_started, changed
+from llmfleet.launch.session import open_session
 from llmfleet.launch.status import status
 from llmfleet.launch.up import UpOptions, up
 from llmfleet.planner.errors import NodesError, StateError
@@ -134,6 +136,15 @@ def test_a_drained_node_may_change_hands(sim: Sim) -> None:
     undrain(sim.fleet, "h2")
     assert "chat-h2-0" in sim.living()["h2"]
     assert any("started as ops" in n and "yours to remove" in n for n in sim.notes())
+
+
+def test_a_record_that_another_version_wrote_is_in_nobodys_way(sim: Sim) -> None:
+    up(sim.fleet)
+    with open_session(sim.fleet) as session:
+        odd = {"name": "h2", "host": "10.0.0.2", "colour": "red"}
+        session.store.change(lambda s: replace(s, nodes={**s.nodes, "h2": odd}))
+    down(sim.fleet)
+    assert sim.living() == {}
 
 
 def test_another_folder_is_refused_too(sim: Sim) -> None:

@@ -6,13 +6,16 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sim_fleet import CLUSTER, Sim
 
 from llmfleet.launch import session as module
+from llmfleet.launch.down import down
+from llmfleet.launch.drain import drain
 from llmfleet.launch.record.lock import fleet_lock
-from llmfleet.launch.record.state import ProcessRecord, State, StateStore, dump_state, united
+from llmfleet.launch.record.state import ProcessRecord, State, StateStore, dump_state, parse_state, united
 from llmfleet.launch.session import open_session
 from llmfleet.launch.up import locked_session, up
 from llmfleet.planner.errors import InputError, LockedError, StateError, TransportError
@@ -85,6 +88,34 @@ def test_without_a_lock_it_is_only_for_this_run(running: Sim) -> None:
 def test_the_copy_is_written_once(running: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running.nodes["head"], "put", lambda *_, **__: pytest.fail("wrote again"))
     assert up(running.fleet).changed == ()
+
+
+@pytest.mark.parametrize("theirs", [{"schema": 99}, {"cluster": "other"}])
+@pytest.mark.parametrize("change", [up, down, lambda fleet: drain(fleet, "h1")], ids=["up", "down", "drain"])
+def test_a_copy_that_is_refused_stays_as_it_is(running: Sim, theirs: dict[str, object], change: Any) -> None:
+    head = running.nodes["head"]
+    newer = json.dumps(json.loads(head.files[head.folder.state]) | theirs).encode()
+    head.files[head.folder.state] = newer
+    before = running.living()
+    with pytest.raises(StateError):
+        change(running.fleet)
+    assert head.files[head.folder.state] == newer
+    assert running.living() == before
+
+
+def test_a_copy_that_could_not_be_read_is_not_written_over(running: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be newer than ours."""
+    head = running.nodes["head"]
+    newer = dump_state(replace(parse_state(head.files[head.folder.state], ""), serial=99))
+    head.files[head.folder.state] = newer
+
+    def slow(path: str) -> bytes:
+        raise TransportError(f"{path} took too long")
+
+    monkeypatch.setattr(head, "get", slow)
+    with pytest.raises(TransportError):
+        up(running.fleet)
+    assert head.files[head.folder.state] == newer
 
 
 def test_a_copy_that_cannot_be_written_is_only_a_warning(running: Sim) -> None:
