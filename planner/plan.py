@@ -17,6 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+MOST_READ = 2000  # instances: longer plans are written without line breaks
 PREFIX_BYTES = 4096  # where a service says nothing else, see docs/router.md
 
 
@@ -182,8 +183,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def to_text(plan: Plan) -> bytes:
-    """plan.json, as it is written: a fleet of ten thousand nodes has a hundred megabytes of it."""
-    text: bytes = _adapter().dump_json(plan, indent=1)
+    """plan.json, as it is written: a fleet of ten thousand nodes has a hundred megabytes of it, which only programs
+    read."""
+    text: bytes = _adapter().dump_json(plan, indent=1 if len(plan.instances) <= MOST_READ else None)
     return text + b"\n"
 
 

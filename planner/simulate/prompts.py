@@ -43,8 +43,10 @@ def fill_step(world: World, e: int, reserved: int, now: float) -> tuple[int, flo
     state, at = world.engine, e * WIDTH
     request, table = world.request, world.tables[state[at + SPEED]]
     budget = state[at + CHUNK] - state[at + DECODING]
-    most = state[at + THRESHOLD] if state[at + ACTIVE] > 1 else budget  # nobody waits for the only one
     prompt, attention = 0, 0.0
+    if state[at + PARTIAL] < 0 and state[at + WAITING] == 0:
+        return prompt, attention
+    most = state[at + THRESHOLD] if state[at + ACTIVE] > 1 else budget  # nobody waits for the only one
     cut, r = -1, state[at + PARTIAL]  # `cut`: the last of those that go on with the next step
     while budget > 0:
         if r < 0:
