@@ -103,7 +103,7 @@ def instance_status(session: Session, instance: Instance, probes: Mapping[str, N
     away = [n for n in instance.nodes if n not in probes]
     common = (instance.id, instance.service, instance.nodes, instance.gpus)
     if first in away:
-        return InstanceStatus(*common, "unhealthy", url, reason=f"{', '.join(away)} unreachable")
+        return InstanceStatus(*common, "unhealthy", url, reason=_away(session, away))
     process = probes[first].processes.get(instance.id)
     metrics = probes[first].engines.get(instance.id)
     state = LIVING.get(process.state, "stopped") if process else "stopped"
@@ -112,7 +112,7 @@ def instance_status(session: Session, instance: Instance, probes: Mapping[str, N
         state = "draining"
     reason = process.reason if process else "not started"
     if away:
-        reason = f"{', '.join(away)} unreachable"
+        reason = _away(session, away)
     elif state == "stopped" and out:
         reason = f"{', '.join(sorted(out))} drained"
     return InstanceStatus(
@@ -129,6 +129,12 @@ def instance_status(session: Session, instance: Instance, probes: Mapping[str, N
         restarts=process.restarts if process else 0,
         reason="" if state == "healthy" and not away else reason,
     )
+
+
+def _away(session: Session, nodes: list[str]) -> str:
+    """Nobody tried to reach a node that the plan has and the inventory no longer does."""
+    gone = [n for n in nodes if n not in session.lost]
+    return f"{', '.join(gone)} no longer in the inventory" if gone else f"{', '.join(nodes)} unreachable"
 
 
 def node_status(
@@ -242,8 +248,10 @@ def find_problems(
         problems.append(f"Ray is {ray_state.state}: {ray_state.reason}")
     planned = session.store.value.plan_hash
     if planned and planned != session.fleet.plan.hash:
+        older = session.store.value.previous_plan == session.fleet.plan.hash
+        does = "goes back to that, which was up before it" if older else "applies it"
         problems.append(
-            f"up ran with plan {planned}, the plan is now {session.fleet.plan.hash}: `llmfleet up` applies it"
+            f"up ran with plan {planned}, the plan is now {session.fleet.plan.hash}: `llmfleet up` {does}"
         )
     return tuple(problems)
 

@@ -72,11 +72,18 @@ def check_up(session: Session) -> None:
             f"the change from plan {state.previous_plan[:6]} to {plan.hash[:6]} has not come to its end",
             hint=f"`llmfleet up` goes on, `llmfleet up --plan {state.previous_plan[:6]}` goes back.",
         )
-    if state.plan_hash != plan.hash:
+    if state.plan_hash == plan.hash:
+        return
+    if state.previous_plan == plan.hash:
         raise StateError(
-            f"plan {state.plan_hash[:6]} is up, but there is a newer one, {plan.hash[:6]}",
-            hint="`llmfleet up` puts it in place.",
+            f"plan {state.plan_hash[:6]} is up, and plan.json here is still the one before it, {plan.hash[:6]}",
+            hint="Was it put in place from another machine? Take inventory.yaml over from there, and plan. "
+            "`llmfleet up` goes back to the one before.",
         )
+    raise StateError(
+        f"plan {state.plan_hash[:6]} is up, but there is a newer one, {plan.hash[:6]}",
+        hint="`llmfleet up` puts it in place.",
+    )
 
 
 def active_nodes(session: Session) -> list[Node]:

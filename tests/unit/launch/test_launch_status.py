@@ -161,6 +161,24 @@ def test_everything_is_away(running: Sim) -> None:
     assert (len(found.unreachable), found.ok) == (6, False)
 
 
+def test_what_another_machine_put_in_place_is_no_older_plan(running: Sim) -> None:
+    """Of two that work on the fleet, the one whose plan.json is that of yesterday would undo what the other did."""
+    mine = running.plan
+    running.plan = make_plan({**HOME, "chat-h2-0": ("h5",)}, port=8200)
+    up(running.fleet)
+    running.plan = mine
+    assert any("goes back to that, which was up before it" in p for p in status(running.fleet).problems)
+    with pytest.raises(StateError, match=r"plan\.json here is still the one before it") as caught:
+        drain(running.fleet, "h1")
+    assert "Take inventory.yaml over from there" in caught.value.hint
+
+
+def test_a_node_that_left_the_inventory_is_not_called_unreachable(running: Sim) -> None:
+    running.inventory = make_inventory({"h2": ""})
+    found = next(i for i in status(running.fleet).instances if i.id == "chat-h2-0")
+    assert found.reason == "h2 no longer in the inventory"
+
+
 def test_another_plan_is_told(running: Sim) -> None:
     old = running.plan.hash
     running.plan = make_plan({k: v for k, v in HOME.items() if k != "embed-h5-0"})
