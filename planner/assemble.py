@@ -39,7 +39,7 @@ class Facts:
         self.capacity_rps = self._share_of_capacity()
         self.expected = self._expected()
         self.max_concurrency = self._max_concurrency()
-        self.reason = instance_reason(decision, candidate)
+        self.reason = instance_reason(decision, candidate, self.mix.threshold)
         self.weights_path = weights_path(candidate, decision.inventory)
 
     @property

@@ -8,7 +8,6 @@ from llmfleet.planner.candidates.build import Options
 from llmfleet.planner.candidates.candidate import Candidate
 from llmfleet.planner.candidates.demand import Bucket
 from llmfleet.planner.candidates.engines import label
-from llmfleet.planner.candidates.mix import mix_of
 from llmfleet.planner.candidates.prune import more
 from llmfleet.planner.choose.decision import Decision
 from llmfleet.planner.inventory.kept import rule
@@ -19,12 +18,12 @@ PART_NAMES = {0.5: "half", 0.25: "a quarter"}
 ENGINE_NAMES = ("vLLM", "llama.cpp")  # never with a capital
 
 
-def instance_reason(decision: Decision, c: Candidate) -> str:
-    """Shape, room, place, engine: in the order in which one would ask."""
+def instance_reason(decision: Decision, c: Candidate, threshold: int) -> str:
+    """Shape, room, place, engine: in the order in which one would ask. `threshold`: of its mix of requests."""
     options = decision.options.get(c.service, NONE)
     shape = [f"{_shape(c)}, as the inventory says"] if c.demand.service.placement else _width(c, options)
     shape = _chain(c, options) if c.stages else shape
-    sentences = [*shape, _measured(c), _room(c), _place(decision, c), _beside(decision, c), _engine(c)]
+    sentences = [*shape, _measured(c), _room(c), _place(decision, c), _beside(c, threshold), _engine(c)]
     return " ".join(f"{_capital(s)}." for s in sentences if s)
 
 
@@ -163,17 +162,17 @@ def _place(decision: Decision, c: Candidate) -> str:
 
 
 def _long(decision: Decision, c: Candidate) -> str:
-    coming = f"prompts over {tokens(c.demand.over or 0)} tokens come here"
+    limit = next(b.limits.ttft_s for b in c.demand.buckets if b.long)
+    allowed = f", with {limit:.1f} s to their first token" if limit < inf else ""
+    coming = f"prompts over {tokens(c.demand.over or 0)} tokens come here{allowed}"
     most = max((o.kv_tokens for o in decision.of(c.service) if o.role != "long"), default=0.0)
     if most < c.kv_tokens:
         return f"{coming}, where an instance has the most room" + (f": others hold {tokens(most)}" if most else "")
-    limit = next(b.limits.ttft_s for b in c.demand.buckets if b.long)
-    return f"{coming}, where they stay inside the SLO ({limit:.1f} s to their first token)" if limit < inf else coming
+    return f"{coming}, where they stay inside the SLO" if limit < inf else coming
 
 
-def _beside(decision: Decision, c: Candidate) -> str:
+def _beside(c: Candidate, threshold: int) -> str:
     """Of long and short prompts in one instance."""
-    threshold = mix_of(c, decision.spreads[c.service].parts.get(c, {})).threshold
     if not threshold:
         return ""
     part = f"{tokens(threshold)} of the {tokens(c.settings.max_num_batched_tokens)} tokens of a step"

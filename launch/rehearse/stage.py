@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,7 @@ from llmfleet.launch.router.process import envoy_command
 from llmfleet.planner.errors import HealthError, InputError
 from llmfleet.planner.plan import Plan, RouterPlan
 from llmfleet.planner.simulate.fleet import Engine, Fleet
+from llmfleet.planner.simulate.live import spec_of
 from llmfleet.planner.simulate.speeds import Pace, tabled
 
 READY_S = 60.0
@@ -112,9 +113,7 @@ def _engine(
     spec = {
         "id": instance.id, "host": at[0], "port": at[1], "names": served_names(plan, instance), "task": instance.task,
         "speed": speed,
-        "engine": {"seqs": engine.pace.seqs, "chunk": engine.pace.chunk, "block": engine.block, "blocks": engine.blocks,
-                   "longest": engine.longest, "cap": instance.max_concurrency, "grid": list(grids[engine.pace]),
-                   "threshold": instance.long_prefill_token_threshold},
+        "engine": asdict(spec_of(engine, grids[engine.pace])),
     }  # fmt: skip
     path = folder / f"{instance.id}.json"
     path.write_text(json.dumps(spec), encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmfleet.planner.simulate.arrays import (
     ACTIVE,
@@ -60,6 +61,9 @@ from llmfleet.planner.simulate.arrays import (
 )
 from llmfleet.planner.simulate.engine import drop_waiting, end_early, finish_step, start_step, submit
 
+if TYPE_CHECKING:
+    from llmfleet.planner.simulate.fleet import Engine
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
@@ -73,6 +77,15 @@ class EngineSpec:
     cap: int
     grid: tuple[float, ...]
     threshold: int = 0  # prompt tokens of one request in a step while others are there; 0: no limit
+
+
+def spec_of(engine: Engine, grid: Sequence[float]) -> EngineSpec:
+    """`grid`: of its pace."""
+    pace, instance = engine.pace, engine.instance
+    return EngineSpec(
+        pace.seqs, pace.chunk, engine.block, engine.blocks, engine.longest, instance.max_concurrency, tuple(grid),
+        instance.long_prefill_token_threshold,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.unit.simulate.engines import one_engine, ran, stream, times_of
 
 from llmfleet.planner.simulate.arrays import BLOCKS, EVICTABLE, FREE, LAST_TOKEN
-from llmfleet.planner.simulate.live import EngineSpec, LiveEngine
+from llmfleet.planner.simulate.live import LiveEngine, spec_of
 from llmfleet.planner.simulate.speeds import tabled
 
 REQUESTS = st.lists(
@@ -18,10 +18,7 @@ REQUESTS = st.lists(
 
 def live(**limits: int) -> LiveEngine:
     engine = one_engine(**limits).engines[0]
-    pace = engine.pace
-    cap = engine.instance.max_concurrency
-    spec = EngineSpec(pace.seqs, pace.chunk, engine.block, engine.blocks, engine.longest, cap, tabled(pace))
-    return LiveEngine(spec)
+    return LiveEngine(spec_of(engine, tabled(engine.pace)))
 
 
 def hashes(document: int, prompt: int) -> list[int]:
@@ -54,15 +51,18 @@ def run(engine: LiveEngine, rows: list[tuple[float, int, int, list[int]]]) -> di
 
 
 @settings(max_examples=40)
-@given(REQUESTS, st.sampled_from([66, 100, 400]))
-def test_tokens_come_when_a_simulated_run_says_so(rows: list[tuple[float, int, int, int]], blocks: int) -> None:
+@given(REQUESTS, st.sampled_from([66, 100, 400]), st.sampled_from([0, 100]))
+def test_tokens_come_when_a_simulated_run_says_so(
+    rows: list[tuple[float, int, int, int]], blocks: int, threshold: int
+) -> None:
     arrival, asked = 0.0, []
     for gap, prompt, answer, _ in rows:
         arrival += gap
         asked.append((arrival, prompt, answer))
-    engine = live(blocks=blocks, longest=1040)
+    engine = live(blocks=blocks, longest=1040, threshold=threshold)
     made = run(engine, [(at, p, a, []) for at, p, a in asked])
-    expected = times_of(ran(one_engine(blocks=blocks, longest=1040), stream(asked), most=1))[:, LAST_TOKEN]
+    simulated = ran(one_engine(blocks=blocks, longest=1040, threshold=threshold), stream(asked), most=1)
+    expected = times_of(simulated)[:, LAST_TOKEN]
     assert [made[i][-1] for i in made] == pytest.approx(expected.tolist(), rel=1e-9)
     assert [len(made[i]) for i in made] == [a for _, _, a in asked]
 
