@@ -26,7 +26,8 @@ def logs(
 ) -> None:
     """Show or follow an instance's log.
 
-    Besides instances, "router" and "ray-head" have logs; with Ray Serve "application", and instances none of their own.
+    Besides instances, "router" ("router@NODE" where several have one) and "ray-head" have logs;
+    with Ray Serve "application", and instances none of their own.
 
     \b
     Examples:

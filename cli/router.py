@@ -37,6 +37,7 @@ def router() -> None:
 def show(
     file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="Only this one.")] = None,
     form: Annotated[Form, typer.Option("--format", help="For another router; what is lost, on stderr.")] = "envoy",
+    node: Annotated[str | None, typer.Option("--node", help="Of the router there, if several nodes have one.")] = None,
     inventory: InventoryOption = DEFAULT_INVENTORY,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,12 +48,13 @@ def show(
     Examples:
       llmfleet router show
       llmfleet router show bootstrap.yaml
+      llmfleet router show keepalived.conf --node node-2
       llmfleet router show --format haproxy > haproxy.cfg
     """
     if form != "envoy":
         _show_export(form, inventory, as_json=as_json, quiet=quiet)
         return
-    files = dict(operation.router_show(load_fleet(inventory, plain_progress(quiet=quiet))))
+    files = dict(operation.router_show(load_fleet(inventory, plain_progress(quiet=quiet)), node))
     if file is not None and file not in files:
         raise UnknownNameError(
             "file of the router", file, nearest(file, files), hint="`llmfleet router show` prints all."

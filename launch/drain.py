@@ -99,6 +99,11 @@ def check_drainable(fleet: Fleet, node: str) -> None:
             f'"{node}" carries the router and no instance: there is nothing to drain',
             hint="Give the router another node (`router: {node: …}`), plan and `llmfleet up`; or `llmfleet down`.",
         )
+    if node in fleet.plan.router.also and not any(node in i.nodes for i in fleet.plan.instances):
+        raise StateError(
+            f'"{node}" carries a router and no instance: there is nothing to drain',
+            hint="Clients reach the other routers when it is switched off. For good: take it out of `router: also`.",
+        )
 
 
 def connect_for_drain(session: Session, node: str) -> None:
@@ -116,6 +121,7 @@ def connect_for_drain(session: Session, node: str) -> None:
         if isinstance(error, StateError):  # it answers, and what runs there would go on unseen
             raise error
         _tell_lost(session, name, error)
+    router.connect_others(session)
     connect.resolve_addresses(session, session.fleet.planned_nodes())
 
 

@@ -27,8 +27,8 @@ class Fleet:
     observe: Observer = silent
 
     def planned_nodes(self) -> tuple[Node, ...]:
-        """Nodes that carry something: the head and every node of an instance, in the inventory's order."""
-        carrying = {self.plan.head, *(name for i in self.plan.instances for name in i.nodes)}
+        """Nodes that carry something: those of routers and of instances, in the inventory's order."""
+        carrying = {self.plan.head, *self.plan.router.also, *(name for i in self.plan.instances for name in i.nodes)}
         return tuple(n for n in self.inventory.nodes if n.name in carrying)
 
 

@@ -16,8 +16,8 @@ from llmfleet.planner.near import nearest
 
 
 def logs(fleet: Fleet, instance: str, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-    """Lines of an instance's output, or of "router", "ray-head" or "application". Ends when the file ends,
-    or never with `follow`."""
+    """Lines of an instance's output, or of "router", "ray-head" or "application"; "router@NODE" is another node's.
+    Ends when the file ends, or never with `follow`."""
     with _log_of(fleet, instance) as (transport, path):
         stream = transport.stream(("tail", "-n", str(lines), *(("-F",) if follow else ()), "--", path))
         try:
@@ -38,9 +38,10 @@ def _log_of(fleet: Fleet, instance: str) -> Iterator[tuple[Transport, str]]:
     transport = open_transport(node)
     try:
         folder = node_folder(node, fleet.inventory.cluster, transport.home())
-        path = f"{folder.process(instance)}/log"
+        name = instance.partition("@")[0]
+        path = f"{folder.process(name)}/log"
         if not transport.run(("test", "-r", path)).ok:
-            path = f"{folder.logs}/{instance}.log"
+            path = f"{folder.logs}/{name}.log"
         if not transport.run(("test", "-r", path)).ok:
             raise CommandError(f"{instance} has no output yet", node=node.name, hint=_hint(fleet, instance, folder))
         yield transport, path
@@ -59,6 +60,7 @@ def _hint(fleet: Fleet, instance: str, folder: NodeFolder) -> str:
 def _node_of(fleet: Fleet, name: str) -> str:
     homes = {i.id: i.nodes[0] for i in fleet.plan.instances}
     homes |= dict.fromkeys(("router", "ray-head", APPLICATION), fleet.plan.head)
+    homes |= {f"router@{node}": node for node in fleet.plan.router.nodes}
     if name not in homes:
         raise UnknownNameError("instance", name, nearest(name, homes), hint="llmfleet status lists them.")
     return homes[name]

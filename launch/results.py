@@ -94,6 +94,7 @@ class FleetStatus:
     router: RouterStatus
     ray: RayStatus | None = None
     problems: tuple[str, ...] = ()
+    routers: tuple[RouterStatus, ...] = ()  # each; `router` is the first, with the requests of all
     served: tuple[str, ...] = ()  # nodes that the head reaches, whether we do or not: see launch/status.py
 
     @property

@@ -6,7 +6,7 @@ import time
 
 from llmfleet.launch.change.steps import Runner, Step
 from llmfleet.launch.fleet import Fleet
-from llmfleet.launch.nodes.fetch import fetch_on_head
+from llmfleet.launch.nodes.fetch import fetch_on
 from llmfleet.launch.nodes.processes import read_statuses
 from llmfleet.launch.phases import connect, router
 from llmfleet.launch.phases.verify import router_url
@@ -32,19 +32,20 @@ def router_restart(fleet: Fleet) -> UpReport:
         connect.check_up(session)
         connect.resolve_addresses(session, fleet.planned_nodes())
         runner = Runner(fleet.observe, phases=len(PHASES), check=session.check_lock)
+        router.connect_others(session)
         changed = runner.phase(1, PHASES[0], lambda: router.file_steps(session))
-        changed += runner.phase(2, PHASES[1], lambda: [restart_step(session)])
+        one_by_one = ([restart_step(session, node)] for node in router.reached_routers(session))
+        changed += runner.rounds(2, PHASES[1], lambda: one_by_one)
         return UpReport(tuple(changed), False, time.monotonic() - begun, router_url(session))
 
 
-def restart_step(session: Session) -> Step:
-    return Step(session.fleet.plan.head, "restart the router", needed=lambda: True, apply=lambda: _restart(session))
+def restart_step(session: Session, node: str) -> Step:
+    return Step(node, "restart the router", needed=lambda: True, apply=lambda: _restart(session, node))
 
 
-def _restart(session: Session) -> None:
-    head = session.fleet.plan.head
-    status = read_statuses(session, [head]).get(head, {}).get(router.PROCESS_NAME)
-    before = _life(session)
+def _restart(session: Session, node: str) -> None:
+    status = read_statuses(session, [node]).get(node, {}).get(router.PROCESS_NAME)
+    before = _life(session, node)
     if status is None or status.pid is None or before is None:
         raise StateError("the router does not run, so there is nothing to restart", hint="`llmfleet up` starts it.")
     left_s = DRAIN_S - before.uptime_s
@@ -53,20 +54,20 @@ def _restart(session: Session) -> None:
             f"the process before this one still finishes its streams, for up to {left_s:.0f} s more",
             hint="Run it again after that: a third process would cut them.",
         )
-    session.transports[head].run(("kill", "-HUP", "--", str(status.pid)))
+    session.transports[node].run(("kill", "-HUP", "--", str(status.pid)))
     deadline = time.monotonic() + WITHIN_S
-    while (now := _life(session)) is None or now.epoch == before.epoch:
+    while (now := _life(session, node)) is None or now.epoch == before.epoch:
         if time.monotonic() > deadline:
             raise CommandError(
                 f"no new router process took over within {WITHIN_S:.0f} s; the old one goes on",
-                node=head,
+                node=node,
                 hint="`llmfleet logs router` shows why. One that an older llmfleet started cannot: "
                 "`llmfleet down` and `up`.",
             )
         time.sleep(POLL_S)
-    session.note(f"streams of the old process go on for up to {DRAIN_S // 60} minutes", node=head)
+    session.note(f"streams of the old process go on for up to {DRAIN_S // 60} minutes", node=node)
 
 
-def _life(session: Session) -> RouterLife | None:
-    page = fetch_on_head(session, server_url(session.fleet.plan.router.admin_port))
+def _life(session: Session, node: str) -> RouterLife | None:
+    page = fetch_on(session, node, server_url(session.fleet.plan.router.admin_port))
     return parse_server(page.body) if page.status == 200 else None

@@ -22,19 +22,24 @@ from llmfleet.launch.router.exports.export import Export
 from llmfleet.launch.router.metrics import grafana_dashboard, prometheus_config
 from llmfleet.launch.session import Session, open_session
 from llmfleet.launch.up import locked_session
-from llmfleet.planner.errors import InputError
+from llmfleet.planner.errors import InputError, UnknownNameError
+from llmfleet.planner.near import nearest
 from llmfleet.planner.ports import address_of
 
 MetricsForm = Literal["prometheus", "grafana"]
 
 
-def router_show(fleet: Fleet) -> Mapping[str, str]:
+def router_show(fleet: Fleet, node: str | None = None) -> Mapping[str, str]:
     """The files `up` would write, by path below the router's folder, keys of clients masked. Host names are resolved
-    here, not on the head."""
+    here, not on the head. `node`: of the router there, the first if left out. Raises UnknownNameError."""
+    routers = fleet.plan.router.nodes
+    node = node or fleet.plan.head
+    if node not in routers:
+        hint = f"Routers: {', '.join(routers)}."
+        raise UnknownNameError("node with a router", node, nearest(node, routers), hint=hint)
     session = Session(fleet, StateStore(fleet.folder, fleet.inventory.cluster), addresses={**_hosts(fleet)})
-    head = fleet.plan.head
-    session.folders[head] = node_folder(fleet.inventory.node(head), fleet.inventory.cluster, "~")
-    return masked(router.desired_files(session), secrets.token_bytes(16))
+    session.folders[node] = node_folder(fleet.inventory.node(node), fleet.inventory.cluster, "~")
+    return masked(router.desired_files(session, node), secrets.token_bytes(16))
 
 
 def router_export(fleet: Fleet, form: str) -> Export:
@@ -63,20 +68,30 @@ def resolved(node: str, host: str) -> str:
 
 
 def router_diff(fleet: Fleet) -> Mapping[str, str]:
-    """What reload would change: a unified diff by path, keys of clients masked. Changes nothing."""
+    """What reload would change: a unified diff by path, of other nodes than the head by node:path; keys of clients
+    masked. Changes nothing."""
     with open_session(fleet) as session:
         connect.reach_head(session)
+        router.connect_others(session)
         connect.resolve_addresses(session, list(fleet.planned_nodes()))
-        wanted = router.desired_files(session)
-        head, folder = session.transports[fleet.plan.head], session.folders[fleet.plan.head].router
-        found = {name: (head.get(f"{folder}/{name}") or b"").decode(errors="replace") for name in wanted}
+        found: dict[str, str] = {}
+        for node in router.reached_routers(session):
+            own = "" if node == fleet.plan.head else f"{node}:"
+            found |= {own + name: text for name, text in _differences(session, node).items()}
+    return found
+
+
+def _differences(session: Session, node: str) -> Mapping[str, str]:
+    wanted = router.desired_files(session, node)
+    transport, folder = session.transports[node], session.folders[node].router
+    found = {name: (transport.get(f"{folder}/{name}") or b"").decode(errors="replace") for name in wanted}
     salt = secrets.token_bytes(16)
     old, new = masked(found, salt), masked(wanted, salt)
-    return {name: _unified(name, old[name], new[name]) for name in new if found[name] != wanted[name]}
+    return {name: _unified(name, node, old[name], new[name]) for name in new if found[name] != wanted[name]}
 
 
-def _unified(name: str, old: str, new: str) -> str:
-    titles = (f"{name} on the head", f"{name} after a reload")
+def _unified(name: str, node: str, old: str, new: str) -> str:
+    titles = (f"{name} on {node}", f"{name} after a reload")
     lines = unified_diff(old.splitlines(), new.splitlines(), *titles, lineterm="")
     return "\n".join(lines)
 
@@ -88,5 +103,6 @@ def router_reload(fleet: Fleet) -> UpReport:
         connect.reach_head(session)
         connect.check_up(session)
         connect.resolve_addresses(session, fleet.planned_nodes())
+        router.connect_others(session)
         changed = Runner(fleet.observe, check=session.check_lock).phase(1, "router", lambda: router.file_steps(session))
         return UpReport(tuple(changed), False, time.monotonic() - begun, router_url(session))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
 from llmfleet.launch.change import desired
 from llmfleet.launch.fleet import Fleet
-from llmfleet.launch.nodes.engine_load import RouterLoad, address, router_loads
+from llmfleet.launch.nodes.engine_load import RouterLoad, address, loads_at
 from llmfleet.launch.nodes.live import probe_nodes
 from llmfleet.launch.nodes.probe import NodeProbe
 from llmfleet.launch.phases import connect, ray, router
-from llmfleet.launch.phases.verify import router_url
+from llmfleet.launch.phases.verify import own_url, router_url
 from llmfleet.launch.ray_serve import status as serve_status
 from llmfleet.launch.ray_serve.application import Seen, address_at
 from llmfleet.launch.results import FleetStatus, InstanceStatus, NodeStatus, RayStatus, RouterStatus
@@ -39,21 +40,22 @@ def look(session: Session) -> FleetStatus:
     on_serve = serve_status.ask(session) if session.on_ray_serve else None
     instances = instances_seen(session, probes, on_serve)
     node_states = tuple(node_status(session, n.name, instances, probes) for n in nodes)
-    loads = loads_seen(session, probes)
-    router_state = router_status(session, probes, loads)
+    loads = {node: loads_seen(session, node, probes) for node in fleet.plan.router.nodes}
+    routers = tuple(router_status(session, node, probes, loads[node]) for node in loads)
     ray_state = ray_status(session, probes)
-    problems = find_problems(session, node_states, instances, router_state, ray_state)
-    problems += unreached(session, instances, loads)
+    problems = find_problems(session, node_states, instances, routers, ray_state)
+    problems += tuple(p for node in loads for p in unreached(session, node, instances, loads[node]))
     return FleetStatus(
         fleet.inventory.cluster,
         fleet.plan.hash,
         not problems,
         node_states,
         instances,
-        router_state,
+        together(session, routers),
         ray_state,
         problems,
-        served_nodes(session, router_state, on_serve),
+        routers,
+        served_nodes(session, routers[0], on_serve),
     )
 
 
@@ -161,31 +163,40 @@ def _node_state(session: Session, name: str, instances: tuple[InstanceStatus, ..
     return NodeStatus(name, host, "ready", ids)
 
 
-def loads_seen(session: Session, probes: Mapping[str, NodeProbe]) -> Mapping[str, RouterLoad] | None:
-    process = probes.get(session.fleet.plan.head, NodeProbe()).processes.get(router.PROCESS_NAME)
+def loads_seen(session: Session, node: str, probes: Mapping[str, NodeProbe]) -> Mapping[str, RouterLoad] | None:
+    process = probes.get(node, NodeProbe()).processes.get(router.PROCESS_NAME)
     if process is None or not process.alive:
         return None
     try:
-        return router_loads(session)
+        return loads_at(session, node)
     except FleetError as error:
-        session.note(error.message, node=session.fleet.plan.head, level="warning")
+        session.note(error.message, node=node, level="warning")
         return None
 
 
+def together(session: Session, routers: tuple[RouterStatus, ...]) -> RouterStatus:
+    """The first, at the address that clients use, with the requests of all."""
+    requests: Counter[str] = Counter()
+    active: Counter[str] = Counter()
+    for one in routers:
+        requests.update(one.requests)
+        active.update(one.active)
+    return replace(routers[0], address=router_url(session), requests=dict(requests), active=dict(active))
+
+
 def router_status(
-    session: Session, probes: Mapping[str, NodeProbe], loads: Mapping[str, RouterLoad] | None
+    session: Session, node: str, probes: Mapping[str, NodeProbe], loads: Mapping[str, RouterLoad] | None
 ) -> RouterStatus:
-    plan = session.fleet.plan
-    url = router_url(session)
-    if plan.head not in probes:
-        return RouterStatus(plan.head, url, "unreachable", reason=f"{plan.head} is unreachable")
-    process = probes[plan.head].processes.get(router.PROCESS_NAME)
+    url = own_url(session, node)
+    if node not in probes:
+        return RouterStatus(node, url, "unreachable", reason=f"{node} is unreachable")
+    process = probes[node].processes.get(router.PROCESS_NAME)
     if process is None or not process.alive:
-        return RouterStatus(plan.head, url, "stopped", reason=process.reason if process else "not started")
+        return RouterStatus(node, url, "stopped", reason=process.reason if process else "not started")
     if loads is None or process.state != "healthy":
-        return RouterStatus(plan.head, url, "unhealthy", reason=process.reason or "its admin address does not answer")
+        return RouterStatus(node, url, "unhealthy", reason=process.reason or "its admin address does not answer")
     return RouterStatus(
-        plan.head,
+        node,
         url,
         "healthy",
         requests={name: load.total for name, load in loads.items()},
@@ -227,7 +238,7 @@ def find_problems(
     session: Session,
     nodes: tuple[NodeStatus, ...],
     instances: tuple[InstanceStatus, ...],
-    router_state: RouterStatus,
+    routers: tuple[RouterStatus, ...],
     ray_state: RayStatus | None,
 ) -> tuple[str, ...]:
     """Sentences; drained nodes and what they carry are as they should be, and what a node that is away carries is told
@@ -237,13 +248,16 @@ def find_problems(
     bad = [i for i in instances if i.state != "healthy" and i.wanted and not out & set(i.nodes)]
     problems = []
     for name, reason in away.items():
-        carried = [*["the router"] * (name == router_state.node), *(i.id for i in bad if name in i.nodes)]
+        carried = [*["the router" for r in routers if r.node == name], *(i.id for i in bad if name in i.nodes)]
         with_it = f", and with it {', '.join(carried)}" if carried else ""
         problems.append(f"{name} is unreachable{with_it}: {reason}")
     alone = [i for i in bad if not away.keys() & set(i.nodes)]
     problems += [f"{i.id} is {i.state}" + (f": {i.reason}" if i.reason else "") for i in alone]
-    if router_state.state != "healthy" and router_state.node not in away:
-        problems.append(f"the router is {router_state.state}: {router_state.reason}")
+    problems += [
+        f"{_called(session, r.node)} is {r.state}: {r.reason}"
+        for r in routers
+        if r.state != "healthy" and r.node not in away
+    ]
     if ray_state is not None and ray_state.state != "healthy":
         problems.append(f"Ray is {ray_state.state}: {ray_state.reason}")
     planned = session.store.value.plan_hash
@@ -256,14 +270,19 @@ def find_problems(
     return tuple(problems)
 
 
+def _called(session: Session, node: str) -> str:
+    return f"the router on {node}" if session.fleet.plan.router.also else "the router"
+
+
 def unreached(
-    session: Session, instances: tuple[InstanceStatus, ...], loads: Mapping[str, RouterLoad] | None
+    session: Session, node: str, instances: tuple[InstanceStatus, ...], loads: Mapping[str, RouterLoad] | None
 ) -> tuple[str, ...]:
-    """Engines that are well and still get no requests, since the router's own health check does not reach them."""
+    """Engines that are well and still get no requests, since the own health check of a node's router does not reach
+    them."""
     out = session.store.value.out_of_rotation
     healthy = [i.id for i in instances if i.state == "healthy" and not out & set(i.nodes)]
     return tuple(
-        f"the router does not reach {name}: {', '.join(loads[name].flags)}"
+        f"{_called(session, node)} does not reach {name}: {', '.join(loads[name].flags)}"
         for name in healthy
         if loads is not None and name in loads and loads[name].flags
     )

@@ -80,7 +80,7 @@ class Up:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """The head takes part as the router's node also while its own instances are drained."""
+        """Nodes of routers take part also while their own instances are drained."""
         out = self.session.store.value.out_of_rotation
         return desired.active_instances(self.session.fleet.plan, [n for n in self.nodes if n not in out])
 
@@ -184,8 +184,8 @@ def instances_phase(up: Up) -> Iterable[Sequence[Step]]:
 
 
 def router_phase(up: Up) -> list[Step]:
-    files = router.desired_files(up.session, roll.served(up.session.fleet.plan, up.roll))
-    return [*router.file_steps(up.session, files), *_start(up, [router.desired_process(up.session)])]
+    plan = roll.served(up.session.fleet.plan, up.roll)
+    return [*router.file_steps(up.session, plan), *_start(up, router.desired_processes(up.session))]
 
 
 def health_phase(up: Up) -> list[Step]:
@@ -211,7 +211,7 @@ def stale_phase(up: Up) -> list[Step]:
 
 def verify_phase(up: Up) -> list[Step]:
     if not up.dry_run:
-        instances.wait_healthy(up.session, [router.desired_process(up.session)])
+        instances.wait_healthy(up.session, router.desired_processes(up.session))
         verify.verify(up.session, _routed(up))
         if not up.session.lost:
             up.session.store.completed()
@@ -301,7 +301,7 @@ def _way_back(up: Up, phase: str) -> str:
 
 
 def _wanted(up: Up) -> tuple[Process, ...]:
-    return (*up.ray, *up.engines, router.desired_process(up.session))
+    return (*up.ray, *up.engines, *router.desired_processes(up.session))
 
 
 def _roll(up: Up, statuses: Statuses) -> Roll:

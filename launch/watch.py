@@ -122,7 +122,7 @@ def propose(fleet: Fleet, dead: Collection[str], make: Callable[[Inventory], Pla
     if not lost:
         return None
     inventory = without(fleet, dead, lost)
-    plan = spliced(fleet, make(inventory), lost)
+    plan = spliced(fleet, make(inventory), lost, dead)
     left = {c.service: c.share for c in capacity_left(fleet.plan, frozenset(dead))}
     before = {s: _capacity(fleet.plan, s) for s in sorted(lost)}
     return Proposal(
@@ -146,7 +146,7 @@ def without(fleet: Fleet, dead: Collection[str], lost: Collection[str]) -> Inven
     return fleet.inventory.model_copy(update={"services": services, "nodes": nodes})
 
 
-def spliced(fleet: Fleet, made: Plan, lost: Collection[str]) -> Plan:
+def spliced(fleet: Fleet, made: Plan, lost: Collection[str], dead: Collection[str]) -> Plan:
     """The new plan, with services that lost nothing to the letter as they are, so that none of their engines starts
     anew; and with other ports for new instances that would want theirs."""
     old = fleet.plan
@@ -170,7 +170,7 @@ def spliced(fleet: Fleet, made: Plan, lost: Collection[str]) -> Plan:
             instances=(*kept.values(), *instances),
             services=tuple(services[name] for name in order),
             head=old.head,
-            router=old.router,
+            router=replace(old.router, also=tuple(n for n in old.router.also if n not in dead)),
             hash="",
         )
     )

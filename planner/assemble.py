@@ -80,7 +80,8 @@ class Facts:
 def instances(decision: Decision, facts: Mapping[Candidate, Facts], router: RouterPlan) -> list[Instance]:
     inventory = decision.inventory
     nodes = {node.name: node for node in inventory.nodes}
-    ports = Ports(inventory.engine_port, {address_of(nodes[router.node]): (router.port, router.admin_port)})
+    taken = {address_of(nodes[name]): (router.port, router.admin_port) for name in router.nodes}
+    ports = Ports(inventory.engine_port, taken)
     numbers: Counter[tuple[str, str]] = Counter()
     weights = _weights(facts)
     made = []

@@ -69,7 +69,10 @@ def _router(inventory: Inventory) -> RouterPlan:
     free = [n for n in inventory.nodes if not n.gpus and not n.exclude]
     usable = free or [n for n in inventory.nodes if not n.exclude] or list(inventory.nodes)
     node = inventory.node(wanted.node) if wanted.node else usable[0]
-    return RouterPlan(node.name, wanted.bind or address_of(node), wanted.port, wanted.admin_port)
+    also = tuple(name for name in wanted.also if name != node.name)
+    return RouterPlan(
+        node.name, wanted.bind or address_of(node), wanted.port, wanted.admin_port, also, wanted.address
+    )
 
 
 def _objectives(decision: Decision) -> Iterator[Objective]:

@@ -115,10 +115,19 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class RouterPlan:
+    """`also`: more nodes with the same router, each at its own address where `bind` is not every address. `address`:
+    what clients connect to, where that is none of a node's own."""
+
     node: str
     bind: str
     port: int
     admin_port: int
+    also: tuple[str, ...] = ()
+    address: str | None = None
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return (self.node, *self.also)
 
 
 @dataclass(frozen=True, slots=True)

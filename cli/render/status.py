@@ -82,7 +82,7 @@ def headline(status: FleetStatus) -> Text:
 def _nodes(status: FleetStatus) -> Table:
     table = _table("node", "host", "state", "instances", "")
     for node in status.nodes:
-        roles = [*(["router"] if node.name == status.router.node else []), *node.instances]
+        roles = [*("router" for r in status.routers if r.node == node.name), *node.instances]
         table.add_row(node.name, node.host, state(node.state), ", ".join(roles) or "–", Text(node.reason, "dim"))
     return table
 
@@ -112,11 +112,12 @@ def services_table(status: FleetStatus) -> Table:
     """What every instance relies on."""
     table = _table("", "", "", "")
     table.show_header = False
-    router, ray = status.router, status.ray
-    counts = f"{counted(sum(router.requests.values()), 'request')}, {sum(router.active.values())} active"
-    table.add_row(
-        Text("router", "bold"), f"{router.address}/v1", state(router.state), Text(router.reason or counts, "dim")
-    )
+    ray = status.ray
+    for router in status.routers if len(status.routers) > 1 else [status.router]:
+        counts = f"{counted(sum(router.requests.values()), 'request')}, {sum(router.active.values())} active"
+        table.add_row(
+            Text("router", "bold"), f"{router.address}/v1", state(router.state), Text(router.reason or counts, "dim")
+        )
     if ray is not None:
         members = f"{counted(len(ray.nodes), 'node')}: {', '.join(ray.nodes)}" if ray.nodes else ""
         table.add_row(Text("Ray", "bold"), ray.head, state(ray.state), Text(ray.reason or members, "dim"))

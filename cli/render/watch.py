@@ -82,7 +82,7 @@ def _nodes(status: FleetStatus, *, rows: int, width: int) -> Table:
     table = _table("node", "state", "GPUs", *(("use", "memory") if wide else ()), "")
     shown, more = _first(status.nodes, rows, lambda n: n.state == "ready")
     for n in shown:
-        names = [*(["router"] if n.name == status.router.node else []), *n.instances]
+        names = [*("router" for r in status.routers if r.node == n.name), *n.instances]
         what = n.reason or ", ".join(names)
         live = (bar(_mean([g.use for g in n.gpus])), bar(_mean([g.memory for g in n.gpus]))) if wide else ()
         remark = Text(what, "dim", overflow="ellipsis", no_wrap=True)

@@ -41,7 +41,7 @@ def router_targets(plan: Plan, chosen: Iterable[str] = (), key: str | None = Non
     for name in names:
         if name not in services:
             raise UnknownNameError("service", name, nearest(name, services))
-    where = address(f"http://{_bracketed(plan.router.bind)}:{plan.router.port}")
+    where = address(f"http://{_bracketed(plan.router.address or plan.router.bind)}:{plan.router.port}")
     return [Target(f"{name} through the router", where, name, services[name].task, key) for name in names]
 
 

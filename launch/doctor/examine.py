@@ -30,7 +30,9 @@ NAME = Check("name", "router and engines connect to each other by IP address")
 def without_plan(inventory: Inventory) -> Plan:
     """A plan that has nothing on any node, for checks of the nodes alone."""
     head = inventory.router.node or next((n.name for n in inventory.nodes if not n.gpus), inventory.nodes[0].name)
-    router = RouterPlan(head, address_of(inventory.node(head)), inventory.router.port, inventory.router.admin_port)
+    also = tuple(name for name in inventory.router.also if name != head)
+    place = address_of(inventory.node(head))
+    router = RouterPlan(head, place, inventory.router.port, inventory.router.admin_port, also)
     return Plan(inventory.cluster, head, (), (), router)
 
 

@@ -18,7 +18,7 @@ def address(view: View) -> CheckResult | None:
     if view.facts.binds is None:
         return None
     if not view.facts.binds:
-        say = ADDRESS.fail if view.instances or view.is_head else ADDRESS.warn
+        say = ADDRESS.fail if view.instances or view.has_router else ADDRESS.warn
         return say(
             f"it has no interface with the address {view.address}, by which the others reach it",
             "Set `host:` to an address of the node itself; `ip -br address` there lists them.",

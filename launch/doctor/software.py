@@ -133,7 +133,7 @@ def ray_serve(view: View) -> CheckResult | None:
 
 
 def router(view: View) -> CheckResult | None:
-    if not view.is_head:
+    if not view.has_router:
         return None
     if view.facts.envoy is None:
         return ROUTER.fail(

@@ -22,6 +22,7 @@ class View:
     instances: tuple[Instance, ...] = ()
     ports: frozenset[int] = frozenset()  # that must be free, or ours
     head: str = ""  # the plan's head node
+    routers: tuple[str, ...] = ()  # the plan's nodes of routers
     needs_ray: bool = False
     on_serve: bool = False  # Ray Serve runs a part of itself here
     serve_llm: bool = False  # and imports vLLM
@@ -31,6 +32,10 @@ class View:
     pythons: Mapping[str, str | None] = field(default_factory=dict)  # node → its engines' Python, of the same
     vllm: Mapping[str, str | None] = field(default_factory=dict)  # node → its vLLM, of those that share an instance
     mtus: Mapping[str, int] = field(default_factory=dict)  # node → MTU of its interface, of those that share instances
+
+    @property
+    def has_router(self) -> bool:
+        return self.node.name in self.routers
 
     @property
     def is_head(self) -> bool:

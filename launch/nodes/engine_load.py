@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llmfleet.launch.nodes.fetch import fetch_on_head
+from llmfleet.launch.nodes.fetch import fetch_on
 from llmfleet.launch.nodes.live import probe_nodes
 from llmfleet.launch.nodes.probe import NodeProbe
 from llmfleet.launch.router.state import clusters_url, parse_clusters
@@ -40,21 +40,32 @@ def in_flight(session: Session, engines: Iterable[tuple[str, str]]) -> Mapping[s
 
 
 def router_loads(session: Session) -> Mapping[str, RouterLoad] | None:
-    """By instance; None where the router does not answer. An instance in several clusters counts in each."""
-    if session.fleet.plan.head not in session.transports:
+    """By instance, of all routers together, as far as they are connected and answer; None where the first does not."""
+    first, *more = session.fleet.plan.router.nodes
+    if first not in session.transports or (loads := loads_at(session, first)) is None:
         return None
-    page = fetch_on_head(session, clusters_url(session.fleet.plan.router.admin_port))
+    others = [loads_at(session, node) for node in more if node in session.transports]
+    return _added([loads, *(found for found in others if found is not None)])
+
+
+def loads_at(session: Session, node: str) -> Mapping[str, RouterLoad] | None:
+    """The same of one router; None where it does not answer. An instance in several clusters counts in each."""
+    page = fetch_on(session, node, clusters_url(session.fleet.plan.router.admin_port))
     try:
         traffic = parse_clusters(page.body) if page.status == OK else None
     except StateError:
         return None
     if traffic is None:
         return None
+    return _added([{seen.instance: RouterLoad(seen.active, seen.total, seen.flags)} for seen in traffic])
+
+
+def _added(counted: Iterable[Mapping[str, RouterLoad]]) -> Mapping[str, RouterLoad]:
     loads: dict[str, RouterLoad] = {}
-    for seen in traffic:
-        known = loads.get(seen.instance, RouterLoad())
+    for name, seen in (pair for loads_seen in counted for pair in loads_seen.items()):
+        known = loads.get(name, RouterLoad())
         flags = tuple(sorted({*known.flags, *seen.flags}))
-        loads[seen.instance] = RouterLoad(known.active + seen.active, known.total + seen.total, flags)
+        loads[name] = RouterLoad(known.active + seen.active, known.total + seen.total, flags)
     return loads
 
 

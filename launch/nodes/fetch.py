@@ -1,4 +1,4 @@
-"""What only the head node can GET: the router's admin pages, and the router as its neighbours see it."""
+"""What only a node can GET: its router's admin pages, and a router as its neighbours see it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ class Page:
 
 def fetch_on_head(session: Session, url: str) -> Page:
     """Raises TransportError when the head itself is away."""
-    head = session.fleet.plan.head
-    python, script = session.node(head).runtime.python, session.folders[head].script(FETCH)
-    answer = session.transports[head].run((python, script, url))
+    return fetch_on(session, session.fleet.plan.head, url)
+
+
+def fetch_on(session: Session, node: str, url: str) -> Page:
+    """Raises TransportError when the node itself is away."""
+    python, script = session.node(node).runtime.python, session.folders[node].script(FETCH)
+    answer = session.transports[node].run((python, script, url))
     try:
         page = json.loads(answer.stdout.strip().rpartition("\n")[2])[0]  # a login shell may have said something before
         return Page(int(page["status"]), str(page["body"]))

@@ -87,9 +87,9 @@ def check_up(session: Session) -> None:
 
 
 def active_nodes(session: Session) -> list[Node]:
-    """Planned nodes that are not out of rotation. The head stays: it carries the router."""
-    plan, out = session.fleet.plan, session.store.value.out_of_rotation
-    return [n for n in session.fleet.planned_nodes() if n.name not in out or n.name == plan.head]
+    """Planned nodes that are not out of rotation. Those of routers stay: these go on."""
+    routers, out = session.fleet.plan.router.nodes, session.store.value.out_of_rotation
+    return [n for n in session.fleet.planned_nodes() if n.name not in out or n.name in routers]
 
 
 def resolve_addresses(session: Session, nodes: Iterable[Node]) -> None:

@@ -15,10 +15,11 @@ from llmfleet.launch.nodes.facts import NodeFacts, facts_command, facts_request,
 from llmfleet.launch.pool import on_each, raise_failures
 from llmfleet.launch.ray_serve.application import kinds_planned, serve_llm_at
 from llmfleet.launch.ray_serve.members import KEEPER_PORT, MODULES, OF_SERVE_LLM
+from llmfleet.launch.router.clusters import is_every
 from llmfleet.launch.session import Session
 from llmfleet.planner.errors import CommandError
 from llmfleet.planner.inventory.model import Runtime
-from llmfleet.planner.plan import Instance
+from llmfleet.planner.plan import Instance, Plan
 
 TIMEOUT_S = 60.0
 NOT_FOUND = 127
@@ -105,8 +106,8 @@ def wanted_ports(session: Session, node: str, instances: Iterable[Instance]) -> 
     ports = {i.port: own for i in mine}
     ports |= {port: own for i in mine if i.spans_nodes and not in_ray(i) for port in rank_ports(i)}
     spanning = spanning_gpus(instances)
-    if node == plan.head:
-        ports |= {plan.router.port: plan.router.bind, plan.router.admin_port: "127.0.0.1"}
+    if node in plan.router.nodes:
+        ports |= {plan.router.port: _router_bind(plan, node, own), plan.router.admin_port: "127.0.0.1"}
     if spanning and node == plan.head:
         ports |= dict.fromkeys({PORT, *_fixed(HEAD_PORTS)}, "")
     if node in spanning:
@@ -120,10 +121,17 @@ def _serve_ports(session: Session, node: str, instances: Iterable[Instance]) -> 
     rays = {PORT, *_fixed(HEAD_PORTS)} if head else _fixed(WORKER_PORTS)
     ports = dict.fromkeys({*rays, HTTP_PORT}, "") if head or any(node in i.nodes for i in instances) else {}
     if head:
+        ports[KEEPER_PORT] = "127.0.0.1"
+    if node in plan.router.nodes:
         hops = range(FIRST_HOP, FIRST_HOP + len(kinds_planned(session)))
-        ports |= dict.fromkeys({*hops, KEEPER_PORT, plan.router.admin_port}, "127.0.0.1")
-        ports[plan.router.port] = plan.router.bind
+        ports |= dict.fromkeys({*hops, plan.router.admin_port}, "127.0.0.1")
+        ports[plan.router.port] = _router_bind(plan, node, session.addresses[node])
     return ports
+
+
+def _router_bind(plan: Plan, node: str, own: str) -> str:
+    """As planned; each further router is at its own node's address, or at every address like the first."""
+    return plan.router.bind if node == plan.router.node or is_every(plan.router.bind) else own
 
 
 def _fixed(ports: dict[str, int]) -> set[int]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from llmfleet.launch.change import desired
 from llmfleet.launch.change.roll import Engine, Roll, Wave, some
@@ -41,7 +42,7 @@ class Waves:
         started: set[str] = set()
         for wave in self.roll.waves:
             out, new = some([e.name for e in wave.out]), some([p.name for p in wave.start])
-            yield [self._router_step(f"take {out} out of rotation", stopped, started, wave)]
+            yield self._router_steps(f"take {out} out of rotation", stopped, started, wave)
             self._finish(wave)
             yield [self._stop_step(engine) for engine in wave.out]
             stopped |= {e.key for e in wave.out}
@@ -49,21 +50,22 @@ class Waves:
             yield self._start_steps(wave.start)
             self._healthy(wave.start)
             started |= {p.name for p in wave.start}
-            yield [self._router_step(f"give requests to {new}" if new else f"forget {out}", stopped, started)]
+            yield self._router_steps(f"give requests to {new}" if new else f"forget {out}", stopped, started)
             self._routed({p.name for p in wave.start})
 
-    def _router_step(
+    def _router_steps(
         self, title: str, stopped: Collection[tuple[str, str]], started: Collection[str], wave: Wave | None = None
-    ) -> Step:
+    ) -> list[Step]:
         session = self.session
         leaving = {e.name for e in wave.out} if wave else set[str]()
         plan = served(session.fleet.plan, self.roll, stopped=stopped, started=started)
 
-        def apply() -> None:
-            files = router.desired_files(session, plan, leaving)
-            router.put_files(session, files, router.differing(session, files))
+        def apply(node: str) -> None:
+            files = router.desired_files(session, node, plan, leaving)
+            router.put_files(session, node, files, router.differing(session, node, files))
 
-        return Step(session.fleet.plan.head, title, needed=lambda: True, apply=apply)
+        nodes = router.reached_routers(session)
+        return [Step(node, title, needed=lambda: True, apply=partial(apply, node)) for node in nodes]
 
     def _finish(self, wave: Wave) -> None:
         if not self.dry_run:

@@ -1,4 +1,4 @@
-"""The router on the head node: its files, changed only where they differ, and its process."""
+"""The routers, on the head node and where else one runs: files, changed only where they differ, and processes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from llmfleet.launch.phases.at_boot import in_unit
 from llmfleet.launch.ray_serve.application import router_files_by_kind
 from llmfleet.launch.router.clients import ClientKey, masked, read_keys
 from llmfleet.launch.router.config import router_files
+from llmfleet.launch.router.keepalived import keepalived_files
 from llmfleet.launch.router.process import HOT_RESTART, router_process
 from llmfleet.launch.router.tls import Certificate, read_certificate
 from llmfleet.launch.router.validate import merged_static, validate_command
@@ -34,27 +35,50 @@ CLUSTERS = "xds/cds.yaml"
 SETTLE_S = 1.0  # the router reads a file within tens of milliseconds of the rename
 PROCESS_NAME = "router"
 STOP_GRACE_S = 10.0
+AGAIN = "`llmfleet router reload` tells it when it is back"
 
 
-def desired_files(session: Session, plan: Plan | None = None, leaving: Collection[str] = ()) -> Mapping[str, str]:
-    """The router's files by path below its folder. Instances on nodes out of rotation, and those that are `leaving`,
-    are drained, not removed: their streams go on, and undraining is a change of one word.
+def desired_files(
+    session: Session, node: str, plan: Plan | None = None, leaving: Collection[str] = ()
+) -> Mapping[str, str]:
+    """The files of a node's router by path below its folder. Instances on nodes out of rotation, and those that are
+    `leaving`, are drained, not removed: their streams go on, and undraining is a change of one word.
 
     `plan`: what is to be served now, where that is not the fleet's plan, see launch/change/roll_router.py.
     """
+    fleet, hosts = session.fleet, node_addresses(session)
+    keys, tls = client_keys(fleet), certificate(fleet)
+    shared = keepalived_files(fleet.plan, node, hosts, session.node(node).runtime.interface)
     if session.on_ray_serve:
-        return router_files_by_kind(session, keys=client_keys(session.fleet), certificate=certificate(session.fleet))
-    plan = plan or session.fleet.plan
+        return {**router_files_by_kind(session, node, keys=keys, certificate=tls), **shared}
+    plan = plan or fleet.plan
     out = session.store.value.out_of_rotation
-    return router_files(
+    files = router_files(
         plan,
-        hosts=node_addresses(session),
-        folder=session.folders[plan.head].router,
+        hosts=hosts,
+        folder=session.folders[node].router,
+        node=node,
         draining=frozenset(i.id for i in plan.instances if out & set(i.nodes) or i.id in leaving),
-        keys=client_keys(session.fleet),
-        certificate=certificate(session.fleet),
-        engine_key=engine_key(session.fleet),
+        keys=keys,
+        certificate=tls,
+        engine_key=engine_key(fleet),
     )
+    return {**files, **shared}
+
+
+def reached_routers(session: Session) -> list[str]:
+    """Nodes of routers that are connected: the head, which everything needs, and as many of the others as answer."""
+    return [node for node in session.fleet.plan.router.nodes if node in session.transports]
+
+
+def connect_others(session: Session) -> None:
+    """What a router that is away does not hear it goes on without: clients may still reach it."""
+    plan = session.fleet.plan
+    session.connect([session.node(name) for name in plan.router.also])
+    for name in plan.router.also:
+        if name in session.lost:
+            what = f"its router keeps the old configuration, {AGAIN}: {session.lost[name].message}"
+            session.note(what, node=name, level="warning")
 
 
 def certificate(fleet: Fleet) -> Certificate | None:
@@ -84,34 +108,39 @@ def node_addresses(session: Session) -> dict[str, str]:
     return {**known, **session.addresses}
 
 
-def desired_process(session: Session) -> Process:
-    plan = session.fleet.plan
-    folder = session.folders[plan.head]
-    made = router_process(plan, session.node(plan.head), folder.router, folder.script(HOT_RESTART))
+def desired_processes(session: Session) -> tuple[Process, ...]:
+    return tuple(_process(session, node) for node in reached_routers(session))
+
+
+def _process(session: Session, node: str) -> Process:
+    folder = session.folders[node]
+    made = router_process(session.fleet.plan, session.node(node), folder.router, folder.script(HOT_RESTART))
     return in_unit(session, made)
 
 
-def file_steps(session: Session, files: Mapping[str, str] | None = None) -> list[Step]:
-    """One step: what differs is validated as a whole, then renamed into place. `files`: desired_files by default."""
-    wanted = desired_files(session) if files is None else files
+def file_steps(session: Session, plan: Plan | None = None) -> list[Step]:
+    """One for each router: what differs is validated as a whole, then renamed into place. `plan`: see desired_files."""
+    return [_file_step(session, node, desired_files(session, node, plan)) for node in reached_routers(session)]
+
+
+def _file_step(session: Session, node: str, wanted: Mapping[str, str]) -> Step:
     changed: list[str] = []
 
     def needed() -> bool:
-        changed[:] = differing(session, wanted)
+        changed[:] = differing(session, node, wanted)
         return bool(changed)
 
     def apply() -> None:
-        put_files(session, wanted, changed)
+        put_files(session, node, wanted, changed)
 
-    return [Step(session.fleet.plan.head, "router configuration", needed, apply)]
+    return Step(node, "router configuration", needed, apply)
 
 
-def put_files(session: Session, files: Mapping[str, str], changed: Sequence[str]) -> None:
+def put_files(session: Session, node: str, files: Mapping[str, str], changed: Sequence[str]) -> None:
     """In the order of router_files: clusters before the routes to them. Clusters that are no more go last, since
     until then the old routes lead to them."""
-    head = session.fleet.plan.head
-    transport, folder = session.transports[head], session.folders[head].router
-    validate(session, files)
+    transport, folder = session.transports[node], session.folders[node].router
+    validate(session, node, files)
     found = transport.get(f"{folder}/{CLUSTERS}") if CLUSTERS in changed else None
     both = with_old_clusters(found.decode(errors="replace"), files[CLUSTERS]) if found else None
     for name in changed:
@@ -134,24 +163,22 @@ def with_old_clusters(old: str, new: str) -> str | None:
     return to_yaml({**body, "resources": [*body["resources"], *gone]}) if gone else None
 
 
-def differing(session: Session, files: Mapping[str, str]) -> list[str]:
-    """Files whose content on the head is not the wanted one, by one sha256sum over all of them."""
-    head = session.fleet.plan.head
-    folder = session.folders[head].router
-    answer = session.transports[head].run(("sha256sum", "--", *(f"{folder}/{name}" for name in files)))
+def differing(session: Session, node: str, files: Mapping[str, str]) -> list[str]:
+    """Files whose content on the node is not the wanted one, by one sha256sum over all of them."""
+    folder = session.folders[node].router
+    answer = session.transports[node].run(("sha256sum", "--", *(f"{folder}/{name}" for name in files)))
     seen = {path: digest for digest, _, path in (line.partition("  ") for line in answer.stdout.splitlines())}
     return [n for n, text in files.items() if seen.get(f"{folder}/{n}") != hashlib.sha256(text.encode()).hexdigest()]
 
 
-def validate(session: Session, files: Mapping[str, str]) -> None:
+def validate(session: Session, node: str, files: Mapping[str, str]) -> None:
     """Raises CommandError with Envoy's own words where it would not take the files; nothing was changed then."""
-    head = session.fleet.plan.head
-    transport, path = session.transports[head], f"{session.folders[head].router}/{CHECKED}"
+    transport, path = session.transports[node], f"{session.folders[node].router}/{CHECKED}"
     transport.put(merged_static(masked(files, secrets.token_bytes(16))).encode(), path)
-    answer = transport.run(validate_command(session.node(head), path), timeout=60)
+    answer = transport.run(validate_command(session.node(node), path), timeout=60)
     if not answer.ok:
         raise CommandError(
             f"Envoy does not accept the router configuration: {last_line(answer)}",
-            node=head,
+            node=node,
             hint="`llmfleet router show` prints it. The running router keeps its old configuration.",
         )

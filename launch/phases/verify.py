@@ -7,8 +7,9 @@ import json
 import time
 from collections.abc import Iterable
 
-from llmfleet.launch.nodes.engine_load import router_loads
-from llmfleet.launch.nodes.fetch import fetch_on_head
+from llmfleet.launch.nodes.engine_load import loads_at
+from llmfleet.launch.nodes.fetch import fetch_on
+from llmfleet.launch.phases.router import reached_routers
 from llmfleet.launch.session import Session
 from llmfleet.planner.errors import HealthError
 from llmfleet.planner.plan import Instance
@@ -19,11 +20,21 @@ POLL_S = 0.5
 
 
 def router_url(session: Session) -> str:
-    """Where clients connect: the address that the router listens on, or its node's where that is any address."""
+    """Where clients connect: what routers share, or where the first one listens."""
     router = session.fleet.plan.router
-    host = router.bind
-    if not _is_one_address(host):
-        host = session.addresses.get(router.node, address_of(session.node(router.node)))
+    return _url(session, router.address) if router.address else own_url(session, router.node)
+
+
+def own_url(session: Session, node: str) -> str:
+    """Where the router of a node listens, or the node's address where that is any address."""
+    router = session.fleet.plan.router
+    if node == router.node and _is_one_address(router.bind):
+        return _url(session, router.bind)
+    return _url(session, session.addresses.get(node, address_of(session.node(node))))
+
+
+def _url(session: Session, host: str) -> str:
+    router = session.fleet.plan.router
     scheme = "http" if session.fleet.inventory.router.tls is None else "https"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{router.port}"
 
@@ -36,36 +47,42 @@ def _is_one_address(text: str) -> bool:
 
 
 def verify(session: Session, instances: Iterable[Instance]) -> None:
-    """As seen from the head node. Raises HealthError when /v1/models at the router lacks a planned service, or when an
-    instance never passes the router's own health check."""
+    """Of each router, as seen from its node. Raises HealthError when its /v1/models lacks a planned service, or when an
+    instance never passes its own health check."""
+    instances = tuple(instances)
+    for node in reached_routers(session):
+        _verify(session, node, instances)
+
+
+def _verify(session: Session, node: str, instances: Iterable[Instance]) -> None:
     unseen = {i.id for i in instances}
     deadline = time.monotonic() + ANSWER_WITHIN_S
     while True:
-        listed, reason = _models(session)
+        listed, reason = _models(session, node)
         missing = {s.name for s in session.fleet.plan.services} - listed
-        unseen -= {name for name, load in (router_loads(session) or {}).items() if not load.flags}
+        unseen -= {name for name, load in (loads_at(session, node) or {}).items() if not load.flags}
         if not missing and not unseen:
             return
         if time.monotonic() > deadline:
-            raise _error(session, sorted(missing), sorted(unseen), reason)
+            raise _error(session, node, sorted(missing), sorted(unseen), reason)
         time.sleep(POLL_S)
 
 
-def _error(session: Session, missing: list[str], unseen: list[str], reason: str) -> HealthError:
+def _error(session: Session, node: str, missing: list[str], unseen: list[str], reason: str) -> HealthError:
     if missing:
         what, hint = f"does not list {', '.join(missing)}: {reason}", "llmfleet logs router shows what it says."
     else:
-        what, hint = f"cannot reach {', '.join(unseen)}", "Is there a firewall between the head and their nodes?"
+        what, hint = f"cannot reach {', '.join(unseen)}", f"Is there a firewall between {node} and their nodes?"
     return HealthError(
-        f"the router at {router_url(session)} {what}",
-        node=session.fleet.plan.head,
+        f"the router at {own_url(session, node)} {what}",
+        node=node,
         hint=f"{hint} `llmfleet up` goes on from here.",
     )
 
 
-def _models(session: Session) -> tuple[set[str], str]:
+def _models(session: Session, node: str) -> tuple[set[str], str]:
     """Names that it lists, and what to say where one lacks. No key is sent about for this: a shut door will do."""
-    page = fetch_on_head(session, f"{router_url(session)}/v1/models")
+    page = fetch_on(session, node, f"{own_url(session, node)}/v1/models")
     if session.fleet.inventory.router.keys_file is not None:
         shut = {s.name for s in session.fleet.plan.services} if page.status == 401 else set[str]()
         return shut, f"HTTP status {page.status} without a key instead of 401"

@@ -133,9 +133,9 @@ def plan_by_kind(session: Session) -> Plan:
     return by_kind(session.fleet.plan, kinds_planned(session))
 
 
-def router_files_by_kind(session: Session, **options: Any) -> Mapping[str, str]:
-    """`options`: keys and certificate, see router_files. A kind that has nothing left drains; the others have the
-    weight of what is left of them."""
+def router_files_by_kind(session: Session, node: str, **options: Any) -> Mapping[str, str]:
+    """Of the router on a node. `options`: keys and certificate, see router_files. A kind that has nothing left drains;
+    the others have the weight of what is left of them."""
     plan, kinds = session.fleet.plan, kinds_planned(session)
     left = {kind.name: kind for kind in kinds_in_rotation(session)}
     out = session.store.value.out_of_rotation
@@ -145,9 +145,10 @@ def router_files_by_kind(session: Session, **options: Any) -> Mapping[str, str]:
         plan,
         [left.get(kind.name, kind) for kind in kinds],
         proxies,
-        session.folders[plan.head].router,
+        session.folders[node].router,
         hosts={n.name: address_at(session, n.name) for n in session.fleet.planned_nodes()},
         rag=serve_config(plan, kinds, OWN_PLACES)["applications"][0]["args"]["rag"] is not None,
+        node=node,
         draining=frozenset(kind.name for kind in kinds if kind.name not in left),
         **options,
     )

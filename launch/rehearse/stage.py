@@ -58,7 +58,7 @@ def staged(plan: Plan, fleet: Fleet, speed: float, say: Callable[[str], None]) -
     """Everything is gone afterwards. Raises InputError without Envoy, HealthError for what does not start."""
     envoy = envoy_binary()
     ports = _free_ports(2)
-    here = replace(plan, router=RouterPlan(plan.router.node, "127.0.0.1", *ports))
+    here = replace(plan, router=RouterPlan(plan.router.node, "127.0.0.1", ports[0], ports[1]))
     processes: dict[str, subprocess.Popen[bytes]] = {}
     with _own_network() as network, tempfile.TemporaryDirectory(prefix="llmfleet-rehearse-") as folder:
         hosts = {node: f"127.{network}.{i // 250}.{i % 250 + 1}" for i, node in enumerate(_nodes(plan))}

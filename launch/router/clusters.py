@@ -73,6 +73,11 @@ def is_ip(text: str) -> bool:
     return True
 
 
+def is_every(text: str) -> bool:
+    """0.0.0.0 or ::"""
+    return is_ip(text) and ipaddress.ip_address(text).is_unspecified
+
+
 def socket_address(host: str, port: int) -> Json:
     return {"socket_address": {"address": host, "port_value": port}}
 

@@ -13,7 +13,7 @@ from llmfleet.launch.router.clients import (
     engine_filter,
     limit_filter,
 )
-from llmfleet.launch.router.clusters import address_of, cluster, endpoints, first_alive, is_ip
+from llmfleet.launch.router.clusters import address_of, cluster, endpoints, first_alive, is_every, is_ip
 from llmfleet.launch.router.gates import LOW, capped_clusters, caps_gate, gate_cluster
 from llmfleet.launch.router.listener import CLASSIFY, bootstrap, classifier, listener
 from llmfleet.launch.router.low import low_gate, low_routes
@@ -22,7 +22,7 @@ from llmfleet.launch.router.pools import RoutedPool, ServicePools, routed_pools,
 from llmfleet.launch.router.routes import alive_cluster, alive_pools, client_routes
 from llmfleet.launch.router.tls import TLS_FILE, Certificate, secret
 from llmfleet.launch.router.xds import Json, discovery, to_yaml
-from llmfleet.planner.plan import Plan
+from llmfleet.planner.plan import Plan, RouterPlan
 
 
 def router_files(
@@ -30,6 +30,7 @@ def router_files(
     *,
     hosts: Mapping[str, str],
     folder: str,
+    node: str | None = None,
     draining: frozenset[str] = frozenset(),
     keys: Sequence[ClientKey] | None = None,
     certificate: Certificate | None = None,
@@ -38,6 +39,7 @@ def router_files(
 ) -> Mapping[str, str]:
     """Text by path below `folder` (absolute, on the router's node), in the order in which to rename files into place.
 
+    `node`: which of the router's nodes, the first if left out; files differ in nothing but its address and `folder`.
     `hosts`: IP address by node name. `draining`: instances that get no new requests; what runs there goes on.
     `keys`: who may ask; anybody where it is None. `engine_key`: what engines want to see. `certificate`: HTTPS; HTTP
     where it is None.
@@ -45,8 +47,8 @@ def router_files(
     """
     pools = [pool for service in plan.services for pool in routed_pools(plan, service)]
     services = [service_pools(plan, service) for service in plan.services]
-    router = plan.router
-    address = router.bind if is_ip(router.bind) else address_of(router.node, hosts)
+    router, node = plan.router, node or plan.router.node
+    addresses = listen_addresses(router, node, hosts)
     return {
         **{
             f"xds/eds/{pool.cluster}.yaml": discovery(
@@ -72,7 +74,7 @@ def router_files(
         "xds/lds.yaml": discovery(
             [
                 listener(
-                    address, router.port, folder, options, tls=certificate is not None, engine_key=bool(engine_key)
+                    addresses, router.port, folder, options, tls=certificate is not None, engine_key=bool(engine_key)
                 ),
                 caps_gate(),
                 low_gate(folder),
@@ -80,6 +82,15 @@ def router_files(
         ),
         "bootstrap.yaml": to_yaml(bootstrap(plan.cluster, router.admin_port, folder)),
     }
+
+
+def listen_addresses(router: RouterPlan, node: str, hosts: Mapping[str, str]) -> tuple[str, ...]:
+    """The node's own first, then the one that routers share, which may be at another node now."""
+    if is_every(router.bind):
+        return (router.bind,)
+    own = router.bind if is_ip(router.bind) and node == router.node else address_of(node, hosts)
+    shared = router.address
+    return (own, shared) if shared is not None and is_ip(shared) and shared != own else (own,)
 
 
 def _stands_in_for(pool: RoutedPool, services: list[ServicePools]) -> list[str]:

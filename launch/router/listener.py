@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 
 from llmfleet.launch.router import answers
@@ -64,12 +65,16 @@ def _lua(text: str) -> str:
 
 
 def listener(
-    address: str, port: int, folder: str, options: Options, *, tls: bool = False, engine_key: bool = False
+    addresses: Sequence[str], port: int, folder: str, options: Options, *, tls: bool = False, engine_key: bool = False
 ) -> Json:
+    """`addresses` beyond the first need not be this machine's: they move between routers."""
+    first, *shared = addresses
+    moving = {"additional_addresses": [{"address": socket_address(a, port)} for a in shared], "freebind": True}
     return typed(
         "envoy.config.listener.v3.Listener",
         name="llmfleet",
-        address=socket_address(address, port),
+        address=socket_address(first, port),
+        **(moving if shared else {}),
         per_connection_buffer_limit_bytes=options.body_limit_bytes,
         filter_chains=[
             {

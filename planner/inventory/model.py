@@ -308,6 +308,15 @@ class Router(Strict):
         examples=["head"],
         description="Its node; the first node without GPUs if left out, else the first node.",
     )
+    also: tuple[str, ...] = Field(
+        default=(), description="More nodes with a router of the same configuration, for when the first is away."
+    )
+    address: Host | None = Field(
+        default=None,
+        examples=["10.0.0.100"],
+        description="What clients connect to where routers share an address: an IP that moves between their nodes, "
+        "which each also listens on, or a name.",
+    )
     port: Port = Field(default=8080, description="Port for clients.")
     bind: Host | None = Field(default=None, description="Address to listen on; the node's own address if left out.")
     admin_port: Port = Field(default=9901, description="Port of the router's own figures, on the node's loopback.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice, pairwise
 
@@ -191,3 +192,18 @@ def _router(draft: Draft) -> Iterator[Finding]:
         yield Finding(("router", "admin_port"), f"{router.admin_port} is the port for clients already.")
     if router.node is not None:
         yield from _usable(draft, router.node, ("router", "node"))
+    for n, name in enumerate(router.also):
+        loc = ("router", "also", n)
+        yield from _usable(draft, name, loc)
+        if name == router.node or name in router.also[:n]:
+            yield Finding(loc, f"the node {shown(name)} is named twice.")
+    if router.also and router.bind is not None and not _is_every(router.bind):
+        message = f"{router.bind} is an address of one node, and routers run on {len(router.also) + 1}."
+        yield Finding(("router", "bind"), message, "Leave it out: each listens on its node's own address.")
+
+
+def _is_every(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_unspecified
+    except ValueError:
+        return False

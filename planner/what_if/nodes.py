@@ -160,8 +160,9 @@ def _without_nodes(inventory: Inventory, gone: set[str]) -> Inventory:
     changed = _with_nodes(inventory, (n for n in inventory.nodes if n.name not in gone))
     services = tuple(_unpinned(service, gone) for service in inventory.services)
     router = inventory.router
-    if router.node in gone:
-        router = router.model_copy(update={"node": None})
+    if gone.intersection((router.node, *router.also)):
+        left = {"node": None if router.node in gone else router.node}
+        router = router.model_copy(update={**left, "also": tuple(n for n in router.also if n not in gone)})
     return changed.model_copy(update={"services": services, "router": router})
 
 

@@ -109,10 +109,11 @@ def _draw_router(flow: Flow, plan: Plan, middles: dict[str, tuple[float, float]]
     bar = BAR[flow.wide]
     bands = [middles[s.name] for s in plan.services if s.name in middles]
     top, bottom = bands[0][0], bands[-1][1]
-    title = f"router on {plan.router.node}, port {plan.router.port}"
+    place = f"router on {', '.join(plan.router.nodes)}"
+    title = f"{place}, port {plan.router.port}"
     flow.boxes.append(Box(x0, top, bar, bottom - top, "", title))
     if flow.wide:
-        flow.labels.append(Label(x0, top - 9, _cut(f"router on {plan.router.node}", 24), ""))
+        flow.labels.append(Label(x0, top - 9, _cut(place, 24), ""))
     for service in plan.services:
         if service.name in middles:
             y0, y1 = middles[service.name]

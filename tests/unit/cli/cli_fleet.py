@@ -105,4 +105,5 @@ def healthy_status(plan: Plan) -> FleetStatus:
         requests={"chat-slot-0-0": 1600, "chat-slot-1-0": 400, "embed-slot-1-0": 0},
         active={"chat-slot-0-0": 2},
     )
-    return FleetStatus("rag", plan.hash, True, nodes, instances, router, RayStatus("head", ("slot-0",), "healthy"))
+    ray = RayStatus("head", ("slot-0",), "healthy")
+    return FleetStatus("rag", plan.hash, True, nodes, instances, router, ray, routers=(router,))

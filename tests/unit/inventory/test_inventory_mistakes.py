@@ -196,6 +196,10 @@ def test_services(entry: str, expected: str) -> None:
     [
         ("router: {node: hed}", '9:16  router.node: "hed" is no node of this file. Nearest: head.'),
         ("router: {port: 9901}", "9:9  router.admin_port: 9901 is the port for clients already."),
+        ("router: {also: [hed]}", '9:17  router.also[0]: "hed" is no node of this file. Nearest: head.'),
+        ("router: {node: head, also: [head]}", '9:29  router.also[0]: the node "head" is named twice.'),
+        ("router: {also: [head], bind: 10.0.0.1}", "9:30  router.bind: 10.0.0.1 is an address of one node, and"),
+        ("router: {address: 'x y'}", '9:19  router.address: expected a host name or an IP address, not "x y".'),
         ("router: {bind: 0.0.0.0.0}", '9:16  router.bind: "0.0.0.0.0" is no IP address.'),
         ("policy: {objective: speed}", '9:21  policy.objective: expected goodput, cost or min-nodes, not "speed".'),
         ("policy: {headroom: 1}", '9:20  policy.headroom: expected a number below 1, not "1".'),

@@ -50,6 +50,15 @@ def test_the_head_s_own(sim: Sim, name: str) -> None:
     assert list(logs(sim.fleet, name)) == [name]
 
 
+def test_of_another_node_s_router(sim: Sim) -> None:
+    sim.plan = replace(sim.plan, router=replace(sim.plan.router, also=("h5",)))
+    node = sim.nodes["h5"]
+    node.files[f"{node.folder.process('router')}/log"] = b"second"
+    assert list(logs(sim.fleet, "router@h5")) == ["second"]
+    with pytest.raises(UnknownNameError, match="router@h4"):
+        list(logs(sim.fleet, "router@h4"))
+
+
 def test_there_is_none_yet(sim: Sim) -> None:
     with pytest.raises(CommandError, match="chat-h1-0 has no output yet") as caught:
         list(logs(sim.fleet, "chat-h1-0"))

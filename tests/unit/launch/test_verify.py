@@ -9,14 +9,21 @@ import pytest
 from llmfleet.launch.nodes.engine_load import RouterLoad
 from llmfleet.launch.phases import verify
 from llmfleet.planner.errors import HealthError
+from llmfleet.planner.inventory.model import Node
+from llmfleet.planner.plan import RouterPlan
+
+URL = "http://10.0.0.{}:8080/v1/models"
 
 
 def session(keys_file: str | None) -> SimpleNamespace:
     plan = SimpleNamespace(
-        head="head", services=(SimpleNamespace(name="chat"),), router=SimpleNamespace(bind="10.0.0.1", port=8080)
+        services=(SimpleNamespace(name="chat"),), router=RouterPlan("head", "10.0.0.1", 8080, 9901, ("h2", "h3"))
     )
     inventory = SimpleNamespace(router=SimpleNamespace(keys_file=keys_file, tls=None))
-    return SimpleNamespace(fleet=SimpleNamespace(plan=plan, inventory=inventory), addresses={"head": "10.0.0.1"})
+    fleet, addresses = SimpleNamespace(plan=plan, inventory=inventory), {"head": "10.0.0.1", "h2": "10.0.0.2"}
+    return SimpleNamespace(
+        fleet=fleet, addresses=addresses, transports={"head": None, "h2": None}, node=lambda _: Node(name="n", host="n")
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,11 +39,18 @@ def session(keys_file: str | None) -> SimpleNamespace:
 def test_verify(monkeypatch: pytest.MonkeyPatch, keys_file: str | None, status: int, says: str | None) -> None:
     body = '{"data": [{"id": "chat"}]}' if status == 200 else ""
     monkeypatch.setattr(verify, "ANSWER_WITHIN_S", 0.0)
-    monkeypatch.setattr(verify, "fetch_on_head", lambda *_: SimpleNamespace(status=status, body=body))
-    monkeypatch.setattr(verify, "router_loads", lambda _: {"chat-a": RouterLoad()})
+    asked = []
+
+    def fetch(_: object, node: str, url: str) -> SimpleNamespace:
+        asked.append((node, url))
+        return SimpleNamespace(status=status, body=body)
+
+    monkeypatch.setattr(verify, "fetch_on", fetch)
+    monkeypatch.setattr(verify, "loads_at", lambda *_: {"chat-a": RouterLoad()})
     instances = [SimpleNamespace(id="chat-a")]
     if says is None:
         verify.verify(session(keys_file), instances)  # type: ignore[arg-type]
+        assert asked == [("head", URL.format(1)), ("h2", URL.format(2))], "each router that is reached"
         return
     with pytest.raises(HealthError, match=says):
         verify.verify(session(keys_file), instances)  # type: ignore[arg-type]

@@ -116,7 +116,7 @@ def test_what_a_person_fixed_on_dead_nodes_is_not_moved(running: Sim) -> None:
 
 
 def test_services_that_are_gone_from_the_new_plan_stay_as_they_are(running: Sim) -> None:
-    made = spliced(running.fleet, make_plan(LEFT), {"chat"})
+    made = spliced(running.fleet, make_plan(LEFT), {"chat"}, {"h2"})
     assert {i.id for i in made.instances} == set(LEFT)
     assert made.hash == sealed(replace(made, hash="")).hash
 

@@ -34,6 +34,13 @@ def test_nodes_that_share_an_address_share_its_ports():
     assert {i.weights_source for i in plan.instances} == {"models/tiny-q4_k_m.gguf"}
 
 
+def test_each_router_keeps_its_ports():
+    plan = planned(REFERENCE + "router: {port: 8100, also: [a800-0], address: 10.0.0.9}\n")
+    assert (plan.router.nodes, plan.router.address) == (("head", "a800-0"), "10.0.0.9")
+    first = {node: min(i.port for i in plan.instances if i.nodes[0] == node) for node in ("a800-0", "a800-1")}
+    assert first == {"a800-0": 8101, "a800-1": 8100}
+
+
 def test_none_is_added_and_the_rest_goes_to_others():
     text = REFERENCE.replace(
         "    fallback: chat-lite\n",

@@ -102,6 +102,7 @@ def test_weights_are_looked_for_by_model_id():
 def test_the_head_carries_the_router():
     router = reference().router
     assert (router.node, router.bind, router.port) == ("head", "10.0.0.10", 8080)
+    assert (router.nodes, router.address) == (("head",), None)
     assert reference().head == "head"
 
 

@@ -99,6 +99,14 @@ def test_policy_and_services():
     assert FLEET.service("chat").fallback == "chat-lite"
 
 
+def test_a_router_goes_with_its_node():
+    router = FLEET.router.model_copy(update={"node": "head", "also": ("a800-0", "h20-0")})
+    fleet = FLEET.model_copy(update={"router": router})
+    assert ask(["-node a800-0"], fleet).router.also == ("h20-0",)
+    left = ask(["-node head"], fleet).router
+    assert (left.node, left.also) == (None, ("a800-0", "h20-0"))
+
+
 def test_a_fixed_instance_goes_with_its_node():
     lab = inventory(LAB)
     assert [p.nodes for p in ask(["-node h4"], lab).service("chat").placement] == [("h1",), ("h2",)]
