@@ -2,8 +2,10 @@
 
 Questions on documents that together need three times one instance's KV cache; two fast instances and one slow. The
 engines are vLLM on CPU from the lab's environment (`make lab` builds it) with a small model of random weights: what it
-answers is noise, what it caches is not. Every policy gets the same questions in the same order, from empty caches; all
-of them twice, the second time in reverse order, since others' load on the machine comes and goes.
+answers is noise, what it caches is not. Every policy gets the same questions in the same order, from empty caches.
+
+All of it on four sets of documents, forwards and backwards in turn: which documents a hash puts together is luck, and
+others' load on the machine comes and goes.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ DOCUMENT_TOKENS, CACHED_DOCUMENTS, DOCUMENTS = 3200, 7, 21
 KV_BYTES_A_TOKEN = 2 * 4 * 2 * 32 * 2  # keys and values, 4 layers, 2 heads of 32, two bytes each
 WEIGHTS = {"fast-1": 100, "fast-2": 100, "slow": 50}
 NICE = {"slow": 10}
-WARM, MEASURED, CLIENTS = 60, 180, 4
+WARM, MEASURED, CLIENTS, SETS = 60, 180, 4, 4
 START_WITHIN_S = 300
 
 
@@ -72,15 +74,15 @@ def vllm(env: EngineEnv, name: str, port: int, documents: int, log: Path) -> Run
     return Running(argv, port, log=log, env=environment)
 
 
-def documents(tokens_a_word: float) -> list[str]:
-    chance = random.Random(7)  # noqa: S311
+def documents(tokens_a_word: float, seed: int) -> list[str]:
+    chance = random.Random(seed)  # noqa: S311
     words = (ROOT / "LICENSE").read_text().split()
     return [" ".join(chance.choices(words, k=int(DOCUMENT_TOKENS / tokens_a_word))) for _ in range(DOCUMENTS)]
 
 
-def questions(texts: Sequence[str]) -> list[bytes]:
+def questions(texts: Sequence[str], seed: int) -> list[bytes]:
     """Documents by Zipf's law with exponent 1; each question is another one."""
-    chance = random.Random(8)  # noqa: S311
+    chance = random.Random(seed)  # noqa: S311
     chosen = chance.choices(range(DOCUMENTS), [1 / rank for rank in range(1, DOCUMENTS + 1)], k=WARM + MEASURED)
     return [
         json.dumps(
@@ -216,10 +218,53 @@ def running(processes: Sequence[Running]) -> Iterator[None]:
             process.stop()
 
 
-def row(name: str, result: Result) -> str:
-    times = sorted(result.ttft_s) or [0.0]
-    mean, p95 = statistics.fmean(times), times[int(0.95 * (len(times) - 1))]
-    return f"| {name} | {result.hit_rate:.3f} | {1000 * mean:.0f} ms | {1000 * p95:.0f} ms | {result.failed} |"
+def row(name: str, results: Sequence[Result]) -> str:
+    """Means over the sets, and of the time to the first token each set's."""
+    if not results:
+        return f"| {name} | not installed here | | | | |"
+    means = [1000 * statistics.fmean(r.ttft_s or (0.0,)) for r in results]
+    late = [1000 * sorted(r.ttft_s or (0.0,))[int(0.95 * max(0, len(r.ttft_s) - 1))] for r in results]
+    each, hits = ", ".join(f"{mean:.0f}" for mean in means), statistics.fmean(r.hit_rate for r in results)
+    figures = f"{hits:.3f} | {statistics.fmean(means):.0f} ms | {each} | {statistics.fmean(late):.0f} ms"
+    return f"| {name} | {figures} | {sum(r.failed for r in results)} |"
+
+
+def tokens_a_word(port: int) -> float:
+    sample = " ".join((ROOT / "LICENSE").read_text().split())[:8000]
+    counted = json.loads(_post(port, "/tokenize", {"model": "chat", "prompt": sample}))["count"]
+    return float(counted / len(sample.split()))
+
+
+def of_the_giant(env: EngineEnv, folder: Path) -> tuple[list[list[bytes]], list[Result]]:
+    """Every set's questions, which are as long as its tokenizer says, and what one large cache makes of them."""
+    giant = [vllm(env, "giant", free_ports(1)[0], 3 * CACHED_DOCUMENTS, folder / "giant.log")]
+    with running(giant):
+        until(lambda: _answers(giant[0].port), "vLLM, see its log", START_WITHIN_S)
+        length = tokens_a_word(giant[0].port)
+        sets = [questions(documents(length, seed), seed + SETS) for seed in range(SETS)]
+        return sets, [measured(giant[0].port, giant, bodies) for bodies in sets]
+
+
+def of_routers(env: EngineEnv, folder: Path, sets: Sequence[list[bytes]], *, alone: bool) -> dict[str, list[Result]]:
+    ports = free_ports(len(WEIGHTS))
+    engines = [
+        vllm(env, n, p, CACHED_DOCUMENTS, folder / f"{n}.log") for n, p in zip(WEIGHTS, ports, strict=True)
+    ]
+    with running(engines):
+        for engine in engines:
+            until(lambda e=engine: _answers(e.port), "vLLM, see its log", START_WITHIN_S)  # type: ignore[misc]
+        candidates = list(routers(folder, engines))[: 1 if alone else None]
+        found: dict[str, list[Result]] = {name: [] for name, _ in candidates}
+        for n, bodies in enumerate(sets):
+            for name, start in candidates if n % 2 == 0 else reversed(candidates):
+                process = start()
+                if process is None:
+                    continue
+                with running([process]):
+                    until(lambda p=process, b=bodies: works(p.port, b[0]), f"{name} ready", 120)  # type: ignore[misc]
+                    found[name].append(measured(process.port, engines, bodies))
+                print(f"set {n + 1}: {row(name, found[name][-1:])}", file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> None:
@@ -227,33 +272,14 @@ def main() -> None:
     parser.add_argument("--without-peers", action="store_true", help="our router alone")
     alone = parser.parse_args().without_peers
     env = engine_env(lambda text: print(text, file=sys.stderr, flush=True))
-    print("| router | prefix hit rate | mean TTFT | p95 | failed |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        giant = [vllm(env, "giant", free_ports(1)[0], 3 * CACHED_DOCUMENTS, folder / "giant.log")]
-        with running(giant):
-            until(lambda: _answers(giant[0].port), "vLLM, see its log", START_WITHIN_S)
-            sample = " ".join((ROOT / "LICENSE").read_text().split())
-            counted = json.loads(_post(giant[0].port, "/tokenize", {"model": "chat", "prompt": sample[:8000]}))["count"]
-            bodies = questions(documents(counted / len(sample[:8000].split())))
-            print(row("one instance with three times the cache", measured(giant[0].port, giant, bodies)), flush=True)
-        engines = [
-            vllm(env, name, port, CACHED_DOCUMENTS, folder / f"{name}.log")
-            for name, port in zip(WEIGHTS, free_ports(3), strict=True)
-        ]
-        with running(engines):
-            for engine in engines:
-                until(lambda e=engine: _answers(e.port), "vLLM, see its log", START_WITHIN_S)  # type: ignore[misc]
-            candidates = list(routers(folder, engines))[: 1 if alone else None]
-            for name, start in (*candidates, *reversed(candidates)):
-                process = start()
-                if process is None:
-                    print(f"| {name} | not installed here | | | |", flush=True)
-                    continue
-                with running([process]):
-                    until(lambda p=process: works(p.port, bodies[0]), f"{name} ready", 120)  # type: ignore[misc]
-                    print(row(name, measured(process.port, engines, bodies)), flush=True)
-    print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+        sets, giant = of_the_giant(env, Path(name))
+        found = of_routers(env, Path(name), sets, alone=alone)
+    print("| router | prefix hit rate | mean TTFT | of each set | p95 | failed |\n|---|---|---|---|---|---|")
+    print(row("one instance with three times the cache", giant))
+    for policy, results in found.items():
+        print(row(policy, results))
+    print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":
