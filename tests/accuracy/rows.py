@@ -21,7 +21,9 @@ from llmfleet.planner.memory.types import GIB, EngineOptions, KvCache, Memory, S
 from llmfleet.planner.model.types import Model
 
 DATA = Path(__file__).parents[1] / "data" / "accuracy"
-TABLE, HELD_OUT = DATA / "startups.jsonl", DATA / "startups_held_out.jsonl"
+TABLE, HELD_OUT, FRESH = (
+    DATA / f"{name}.jsonl" for name in ("startups", "startups_held_out", "startups_fresh")
+)
 # What a log without a version is taken for, by its engine: the release of the time when most such logs were written.
 ASSUMED = {"V0": "0.7.3", "V1": "0.11.0"}
 
@@ -101,9 +103,12 @@ class Row:
         measured = self.measured.get("kv_gib")
         if measured is None or measured <= 0:
             return None
-        return self._available(self.predicted.ranks[0].budget) - measured, measured
+        return self.available - measured, measured
 
-    def _available(self, budget: Budget) -> float:
+    @property
+    def available(self) -> float:
+        """GiB that the first rank is predicted to have left."""
+        budget: Budget = self.predicted.ranks[0].budget
         logged = self.measured.get("weights_gib") if "weights_differ" in self.facts else None
         if logged is None:
             return budget.kv_available_gib
