@@ -56,8 +56,19 @@ def contexts(demand: Demand, role: Role) -> tuple[int, int]:
 def _vllm(
     demand: Demand, node_class: NodeClass, engine: EngineChoice, shape: Shape, context: int
 ) -> tuple[Memory, Settings]:
+    sequences, _ = batch_limits(node_class)
+    memory, settings = _sized(demand, node_class, engine, shape, context, sequences)
+    most = memory.kv.most_sequences if memory.kv else sequences
+    if 0 < most < sequences:  # with fewer of them there are only more blocks
+        return _sized(demand, node_class, engine, shape, context, int(most))
+    return memory, settings
+
+
+def _sized(
+    demand: Demand, node_class: NodeClass, engine: EngineChoice, shape: Shape, context: int, sequences: int
+) -> tuple[Memory, Settings]:
     service, gpu = demand.service, node_class.gpu
-    sequences, tokens = batch_limits(node_class)
+    _, tokens = batch_limits(node_class)
     if demand.model.task != "generate":
         tokens = max(tokens, context)  # a whole prompt is one step: its attention looks both ways
     options = EngineOptions(

@@ -188,7 +188,8 @@ class _Line:
     def _rated(
         self, lead: NodeClass, shape: Shape, memory: Memory, steps: ChainSteps, takes: tuple[Take, ...]
     ) -> Candidate:
-        sequences = self.options.max_num_seqs or SEQUENCES
+        held = memory.kv.most_sequences if memory.kv else SEQUENCES
+        sequences = int(min(self.options.max_num_seqs or SEQUENCES, max(1, held)))
         settings = Settings(
             max_model_len=self.options.max_model_len or LEAST_CONTEXT,
             max_num_seqs=sequences,

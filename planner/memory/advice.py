@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from llmfleet.planner.catalog.types import Gpu
 from llmfleet.planner.memory.estimate import estimate
+from llmfleet.planner.memory.kv import states_problem
+from llmfleet.planner.memory.settings import resolve
 from llmfleet.planner.memory.types import EngineOptions, Memory, Shape
 from llmfleet.planner.model.types import Model
 
@@ -38,6 +40,9 @@ def suggestions(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions) ->
 def _changes(
     model: Model, gpu: Gpu, shape: Shape, options: EngineOptions
 ) -> Iterator[tuple[str, Shape, EngineOptions]]:
+    fewer = _fewer(model, gpu, shape, options)
+    if fewer:
+        yield f"--max-num-seqs {fewer}", shape, replace(options, max_num_seqs=fewer)
     shorter = _shorter(model, gpu, shape, options)
     if shorter:
         yield f"--max-model-len {shorter}", shape, replace(options, max_model_len=shorter)
@@ -49,6 +54,12 @@ def _changes(
     if model.native_quantization is None and options.quantization is None:
         for method in _methods(gpu):
             yield f"--quantization {method}", shape, replace(options, quantization=method)
+
+
+def _fewer(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions) -> int | None:
+    """Sequences, where there are fewer blocks for their recurrent states than CUDA graphs are captured for."""
+    settings, cache = resolve(model, gpu, shape, options), estimate(model, gpu, shape, options).kv
+    return cache.gpu_blocks if cache and states_problem(settings, cache) else None
 
 
 def _shorter(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions) -> int | None:

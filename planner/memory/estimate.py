@@ -30,8 +30,10 @@ def estimate(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions) -> Me
         for t in range(shape.tp)
     )
     tightest = min(ranks, key=lambda rank: rank.budget.kv_available_gib)
+    cache = kv.kv_cache(s, available, pool)
     reason = s.model.tp_problem(shape.tp, ep=shape.ep) or _reason(s, available, pool, tightest.budget)
-    return Memory(reason is None, reason, ranks, kv.kv_cache(s, available, pool), tightest.budget)
+    reason = reason or kv.states_problem(s, cache)
+    return Memory(reason is None, reason, ranks, cache, tightest.budget)
 
 
 def used(s: Settings, weights: int, over: Overheads) -> int:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil, inf, prod
 
-from llmfleet.planner.memory.settings import HYBRID_POOL, IN_FLIGHT, LATENT, STATES_ALIGNED, V1, Settings, Version
+from llmfleet.planner.memory.settings import (
+    HYBRID_POOL,
+    IN_FLIGHT,
+    LATENT,
+    STATES_ALIGNED,
+    STATES_NEEDED,
+    V1,
+    Settings,
+    Version,
+)
 from llmfleet.planner.memory.types import Held, KvCache
 from llmfleet.planner.memory.weights import partition
 from llmfleet.planner.model.storage import DTYPE_BYTES
@@ -228,6 +237,16 @@ def kv_cache(s: Settings, available: list[int], pool: Pool | None) -> KvCache | 
         bytes_per_block=cost,
         available_bytes=max(0, available[stage]),
         groups=tuple(group.held for group in pool.groups),
+    )
+
+
+def states_problem(s: Settings, cache: KvCache | None) -> str | None:
+    """vLLM captures graphs for every number of sequences that decode (config/compilation.py)."""
+    if cache is None or not s.graphs or s.version < STATES_NEEDED or s.max_num_seqs <= cache.most_sequences:
+        return None
+    return (
+        f"each of {s.max_num_seqs} sequences takes a block for its recurrent state, and there are "
+        f"{cache.gpu_blocks}: --max-num-seqs {cache.gpu_blocks} starts"
     )
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from llmfleet.planner.memory.settings import GRAPHS_COUNTED, SMALL_SAMPLER, V1, Settings
+from llmfleet.planner.memory.settings import GRAPHS_COUNTED, SMALL_SAMPLER, V1, Settings, Version
 from llmfleet.planner.memory.types import GIB
 from llmfleet.planner.model.types import Attention, Latent
 
-FLASHINFER_FUSION = (0, 18, 0)  # all-reduce fused with the norm: its workspace counts as non-torch memory
-
-KEPT_WORKSPACE = (0, 12, 0)  # buffers of expert layers stay allocated (v1/worker/workspace.py)
+FLASHINFER_FUSION: Version = (0, 18, 0)  # all-reduce fused with the norm: its workspace counts as non-torch memory
+KEPT_WORKSPACE: Version = (0, 14, 0)  # expert layers' buffers stay allocated (v1/worker/workspace.py)
+IMAGES_AS_LONG_AS_THEY_ARE: Version = (0, 13, 0)  # no longer those of a video with its time stamps
+STAMPED_VIDEO = 153_600  # tokens: 12288 of the longest video, 12.5 for each (qwen3_vl.py:get_max_video_tokens)
+LEAST_TRITON_ROWS = 8  # fewer are sorted (v1/sample/ops/topk_topp_sampler.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ def activation(s: Settings, stage: int) -> int:
         peak = max(peak, _sampler(s))
     if not last:
         peak += 2 * s.max_num_batched_tokens * s.model.hidden_size * s.element
+    if stage == 0:
+        peak += _encoded(s)
     return int(peak + (_moe_workspace(s) if kept else 0) + 0.05 * GIB)
 
 
@@ -49,24 +53,42 @@ def _forward(s: Settings) -> float:
     return s.max_num_batched_tokens * s.element * (2 * s.model.hidden_size + inner)
 
 
+def _encoded(s: Settings) -> float:
+    """Outputs of the encoder, kept while the decoder is profiled: of as many images as a batch may have, at least one
+    (v1/worker/gpu_model_runner.py:profile_run). The encoder's own peak is not estimated."""
+    if not s.model.towers or s.version < V1:
+        return 0
+    tokens = max(s.max_num_batched_tokens, s.model.image_tokens)
+    if s.model.deepstack and s.version < IMAGES_AS_LONG_AS_THEY_ARE:
+        tokens = max(tokens, STAMPED_VIDEO)
+    return tokens * s.model.hidden_size * (1 + s.model.deepstack) * s.element
+
+
 def _sampler(s: Settings) -> float:
-    """Bytes per row and vocabulary entry: 16-bit logits twice, 32-bit copy, mask, softmax; sorting needs 39 in all."""
-    per_logit = (14 if s.version >= SMALL_SAMPLER and _flashinfer(s) else 39) + (s.element - 2)
     rows = min(s.max_num_seqs, s.max_num_batched_tokens)
-    return per_logit * rows * s.model.vocab_size + 2 * s.max_num_batched_tokens * s.model.hidden_size * s.element
+    hidden = 2 * s.max_num_batched_tokens * s.model.hidden_size * s.element
+    return (_per_logit(s, rows) + s.element - 2) * rows * s.model.vocab_size + hidden
 
 
-def _flashinfer(s: Settings) -> bool:
-    return s.gpu.vendor == "nvidia" and (s.gpu.compute_capability or (0, 0)) >= (8, 0)
+def _per_logit(s: Settings, rows: int) -> int:
+    """Bytes per row and vocabulary entry: 16-bit logits twice, 32-bit copy, mask, softmax; sorting needs 39 in all.
+
+    Since 0.17 a Triton kernel takes the top of the logits without sorting them, on any GPU. Ascend's profiling run
+    ends with the logits.
+    """
+    if s.gpu.vendor == "ascend":
+        return 2
+    return 14 if s.version >= SMALL_SAMPLER and rows >= LEAST_TRITON_ROWS and not s.cpu else 39
 
 
 def _moe_workspace(s: Settings) -> float:
-    """Inputs and outputs of both expert matrices for every chosen expert (fused_moe's two buffers)."""
+    """Inputs and outputs of both expert matrices for every chosen expert: one buffer is the gate's and product's, the
+    other is for the rest. Before the kernels were modular the second one held no inputs (fused_moe.py)."""
     m = s.model
     if not m.experts or m.native_quantization == "mxfp4":
         return 0
     inner = m.moe_intermediate / (1 if s.shape.ep else s.shape.tp)
-    width = max(inner, m.hidden_size) + max(2 * inner, m.hidden_size)
+    width = max(2 * inner, m.hidden_size) + (max(inner, m.hidden_size) if s.version >= KEPT_WORKSPACE else inner)
     return s.max_num_batched_tokens * m.top_k * width * s.element
 
 
@@ -75,6 +97,8 @@ def non_torch(s: Settings) -> int:
     if s.cpu:
         return int(1.5 * GIB)  # Python, torch and the engine's two processes
     tp, fused = s.shape.tp, _fused_all_reduce(s)
+    if tp == 1 and s.gpu.vendor == "ascend":
+        return int(0.03 * GIB)
     if tp == 1:
         alone = 0.25 if s.version >= FLASHINFER_FUSION else 0.13 if s.version >= V1 else 0.1
         return int((alone if s.shape.pp == 1 else 0.07) * GIB)
@@ -110,8 +134,8 @@ def _captures(s: Settings) -> int:
 
 
 def counted_graphs(s: Settings, size: int) -> int:
-    """What of the graphs is taken off the KV cache."""
-    return size if s.version >= GRAPHS_COUNTED else 0
+    """What of the graphs is taken off the KV cache: on Ascend nothing (vllm_ascend/worker/worker.py)."""
+    return size if s.version >= GRAPHS_COUNTED and s.gpu.vendor != "ascend" else 0
 
 
 def persistent(s: Settings, stage: int) -> int:

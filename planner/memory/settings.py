@@ -26,8 +26,9 @@ STATES_ALIGNED: Version = (0, 28, 0)  # prefix caching of recurrent layers is th
 CHUNKED: Version = (0, 5, 4)  # prompts are cut where they may be long
 LONG_PROMPT = 32768
 V1: Version = (0, 8, 0)  # the engine that profiles batches, not whole prompts
-SMALL_SAMPLER: Version = (0, 17, 0)  # FlashInfer samples: far less scratch memory
+SMALL_SAMPLER: Version = (0, 17, 0)  # logits are no longer sorted: far less scratch memory
 GRAPHS_COUNTED: Version = (0, 20, 0)  # the CUDA-graph estimate is taken off the KV cache; logs of 0.20.0 say so
+STATES_NEEDED: Version = (0, 20, 0)  # fewer blocks for recurrent states than sequences are an error with CUDA graphs
 UTILIZATION_92: Version = (0, 21, 0)
 
 
@@ -112,7 +113,7 @@ def _precision(model: Model, gpu: Gpu, options: EngineOptions) -> tuple[Model, s
 
 @lru_cache(maxsize=64)
 def _without_towers(model: Model) -> Model:
-    return replace(model, towers=(), image_tokens=0)
+    return replace(model, towers=(), image_tokens=0, deepstack=0)
 
 
 def _auto_dtype(model: Model, gpu: Gpu) -> str:

@@ -36,8 +36,10 @@ def size(model: Model, gpu: Gpu, shape: Shape, options: EngineOptions, *, margin
         for t in range(shape.tp)
     )
     tightest = min(ranks, key=lambda rank: rank.budget.slack_gib)
+    cache = kv.kv_cache(s, given, pool)
     reason = s.model.tp_problem(shape.tp, ep=shape.ep) or _reason(s, free, pool, tightest.budget, margin)
-    return Memory(reason is None, reason, ranks, kv.kv_cache(s, given, pool), tightest.budget)
+    reason = reason or kv.states_problem(s, cache)
+    return Memory(reason is None, reason, ranks, cache, tightest.budget)
 
 
 def baseline(s: Settings) -> int:

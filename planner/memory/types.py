@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from llmfleet.planner.figures import Budget
 
@@ -74,6 +75,11 @@ class KvCache:
     bytes_per_block: int = 0
     available_bytes: int = 0
     groups: tuple[Held, ...] = ()
+
+    @property
+    def most_sequences(self) -> float:
+        """That CUDA graphs can be captured for: where layers keep a state, each takes a block."""
+        return self.gpu_blocks if any(not group.reach for group in self.groups) else inf
 
     def tokens_at(self, length: float) -> float:
         """Tokens that fit as requests of that length. Where layers look back only so far, the shorter they are the

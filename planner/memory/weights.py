@@ -33,6 +33,7 @@ VIDEO_FITTED: Version = (0, 32, 0)  # the first release known to keep them for p
 MARLIN_MXFP4: Version = (0, 12, 0)
 WHOLE_ENDS = ("Qwen3MoeForCausalLM",)  # embedding and head on every pipeline stage (models/qwen3_moe.py)
 NVIDIA = ("cuda", "hopper-triton", "blackwell")
+UNROUNDED = ("cpu", "ascend")  # no blocks of torch's allocator; on Ascend it grows segments (expandable_segments)
 MXFP4_TILES = {"rdna4": 256, "cdna": 256, "hopper-triton": 64}
 CUTLASS_MLA: Version = (0, 12, 0)
 CUTLASS_WORKSPACE = (
@@ -76,7 +77,7 @@ def stage_layers(model: Model, shape: Shape, stage: int) -> tuple[Layer, ...]:
 
 def rank_weights(s: Settings, stage: int) -> int:
     """Bytes of weights and RoPE tables on each rank of a pipeline stage, as the engine's log counts them."""
-    return _rank_weights(s.model, s.shape, s.dtype, stage, kernels(s), s.version)
+    return _rank_weights(s.model, s.shape, s.dtype, stage, kernels(s), s.version, s.max_num_batched_tokens)
 
 
 def kernels(s: Settings) -> str:
@@ -91,22 +92,33 @@ def kernels(s: Settings) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _rank_weights(model: Model, shape: Shape, dtype: str, stage: int, kind: str, version: Version) -> int:
+def _rank_weights(
+    model: Model, shape: Shape, dtype: str, stage: int, kind: str, version: Version, batched: int
+) -> int:
     cut = Cut(shape.tp, shape.tp if shape.ep else 1, dtype, kind, version)
-    before = _before_layers(model, shape, stage, cut)
+    before = [*_before_layers(model, shape, stage, cut), *_buffers(model, stage, batched * DTYPE_BYTES[dtype])]
     ropes = [replace(rope, positions=rope.positions * _rope_factor(rope, version)) for rope in model.ropes]
     tables = [r.positions * r.dim * (4 if r.fp32 else DTYPE_BYTES[dtype]) for r in ropes for _ in range(r.tables)]
     layers = stage_layers(model, shape, stage)
     last = tensor_sizes(model.last if stage == shape.pp - 1 else _whole_ends(model, model.last), cut)
     known = {key: layer_sizes(layer, cut) for key, layer in {id(layer): layer for layer in layers}.items()}
     inside = [size for layer in layers for size in known[id(layer)]]
-    if kind == "cpu":
+    if kind == "ascend":
+        tables += [2 * size for size in tables]  # cosines and sines apart, each twice (vllm-ascend: _cos_cache)
+    if kind in UNROUNDED:
         return sum((*before, *tables, *inside, *last))
     if kind in rocm.LIBRARIES and rocm.COUNTS_DEVICE[0] <= version < rocm.COUNTS_DEVICE[1]:
         steps: list[int | Scratch] = [*before, *rocm.rope_scratch(ropes), *tables, *inside, *last]
         steps += _converted(layers, cut)
         return reserved(steps) + rocm.LIBRARIES[kind]
     return allocated((*before, *tables, *inside, *last))
+
+
+def _buffers(model: Model, stage: int, per_element: int) -> list[int]:
+    """What a model keeps beside its weights for the batch at hand (qwen3_vl.py: deepstack_input_embeds)."""
+    if stage:
+        return []
+    return [per_element * size for size in (*[model.hidden_size] * model.deepstack, model.token_buffer) if size]
 
 
 def _rope_factor(rope: Rope, version: Version) -> int:
@@ -140,12 +152,17 @@ def _converted(layers: Iterable[Layer], cut: Cut) -> list[Scratch]:
 
 
 def layer_sizes(layer: Layer, cut: Cut) -> list[int]:
-    sizes = tensor_sizes(layer.weights, cut)
+    sizes = tensor_sizes((*layer.weights, *_unstored(layer)), cut)
     if any(isinstance(cache, Latent) for cache in layer.caches):
         sizes += _absorbed(layer, cut)
     if cut.kernels in rocm.LIBRARIES:
         sizes += rocm.order_tensors(layer, cut.tp, cut.ep)
     return sizes
+
+
+def _unstored(layer: Layer) -> list[Weight]:
+    form = next((w.format for w in layer.weights if w.module.endswith("q_proj")), None)
+    return [replace(weight, format=form) for weight in layer.unstored]
 
 
 def _absorbed(layer: Layer, cut: Cut) -> list[int]:

@@ -80,8 +80,11 @@ Cache = Attention | Latent | State
 
 @dataclass(frozen=True, slots=True)
 class Layer:
+    """`unstored`: rows that vLLM makes beside the checkpoint's, in whatever format the query projection has."""
+
     weights: tuple[Weight, ...]
     caches: tuple[Cache, ...] = ()
+    unstored: tuple[Weight, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,9 @@ class Model:
     experts: int = 0
     top_k: int = 0
     whole_towers: bool = False  # towers are whole on every tensor-parallel rank
-    image_tokens: int = 0  # of the largest image the profiling run makes
+    image_tokens: int = 0  # of the largest image the profiling run makes; 0: no more than a batch has
+    deepstack: int = 0  # encoder layers whose outputs join the decoder's, each beside the last one's
+    token_buffer: int = 0  # elements a token of the batch in a buffer that the model keeps
     exact_bytes: int | None = None  # of the checkpoint's tensors, where their headers were read
 
     @property

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 from llmfleet.planner.catalog import catalog
-from tests.accuracy.rows import HELD_OUT, Row, read
+from tests.accuracy.rows import Row, read
 
 TITLE = f"{'part':<50} {'untouched':>12} {'now':>12}"
 Figures = Mapping[str, float | bool]
 
 
-def table() -> list[str]:
-    rows = list(read(HELD_OUT))
+def table(path: Path) -> list[str]:
+    rows = list(read(path))
     before: list[Figures] = [row.facts["untouched"] for row in rows]
     now = [figures(row) for row in rows]
     alone = [i for i, row in enumerate(rows) if row.deciding_bytes]

@@ -7,7 +7,7 @@ from statistics import mean, median
 
 from tests.accuracy.held_out import table
 from tests.accuracy.report import Dot, Section, Target, block, scatter
-from tests.accuracy.rows import HELD_OUT, Row, read
+from tests.accuracy.rows import FRESH, HELD_OUT, Row, read
 from tests.accuracy.words import WORDS
 
 NEAR = 0.001
@@ -29,8 +29,10 @@ def section() -> Section:
         targets=block(found),
         second=block(second(late)),
         second_count=len(late),
-        held_out=block(table()),
+        held_out=block(table(HELD_OUT)),
         held_out_count=sum(1 for _ in read(HELD_OUT)),
+        fresh=block(table(FRESH)),
+        fresh_count=sum(1 for _ in read(FRESH)),
         tables="\n\n".join(block(by(best, name, key)) for name, key in GROUPS),
         worst="\n".join(worst(best)),
     )
@@ -210,7 +212,7 @@ def worst(rows: Sequence[Row]) -> list[str]:
             line = f"{start} weights | {budget.weights_gib:.2f} | {row.measured['weights_gib']:.2f} |"
             found.append((abs(weights), line))
         if cache and abs(cache[0]) / cache[1] > 0.05:
-            line = f"{start} KV bytes | {budget.kv_available_gib:.2f} | {cache[1]:.2f} |"
+            line = f"{start} KV bytes | {row.available:.2f} | {cache[1]:.2f} |"
             found.append((abs(cache[0]) / cache[1], line))
     return [line for _, line in sorted(found, key=lambda item: -item[0])]
 

@@ -12,14 +12,18 @@ from typing import Any
 
 from llmfleet.planner.catalog import Catalog, catalog
 from llmfleet.planner.catalog.types import Gpu
+from llmfleet.planner.figures import Budget
 from llmfleet.planner.memory import kv
 from llmfleet.planner.memory.estimate import estimate
+from llmfleet.planner.memory.overheads import counted_graphs
 from llmfleet.planner.memory.settings import Settings, resolve
 from llmfleet.planner.memory.types import GIB, EngineOptions, KvCache, Memory, Shape
 from llmfleet.planner.model.types import Model
 
 DATA = Path(__file__).parents[1] / "data" / "accuracy"
-TABLE, HELD_OUT = DATA / "startups.jsonl", DATA / "startups_held_out.jsonl"
+TABLE, HELD_OUT, FRESH = (
+    DATA / f"{name}.jsonl" for name in ("startups", "startups_held_out", "startups_fresh")
+)
 # What a log without a version is taken for, by its engine: the release of the time when most such logs were written.
 ASSUMED = {"V0": "0.7.3", "V1": "0.11.0"}
 
@@ -92,11 +96,24 @@ class Row:
         return self.predicted.ranks[0].budget.weights_gib / measured - 1
 
     def kv_error(self) -> tuple[float, float] | None:
-        """GiB off and the measured GiB, on the first rank, which is the one that logs."""
+        """GiB off and the measured GiB, on the first rank, which is the one that logs.
+
+        Where the checkpoint is another than the catalogue's, what its weights took in the log is taken off instead.
+        """
         measured = self.measured.get("kv_gib")
         if measured is None or measured <= 0:
             return None
-        return self.predicted.ranks[0].budget.kv_available_gib - measured, measured
+        return self.available - measured, measured
+
+    @property
+    def available(self) -> float:
+        """GiB that the first rank is predicted to have left."""
+        budget: Budget = self.predicted.ranks[0].budget
+        logged = self.measured.get("weights_gib") if "weights_differ" in self.facts else None
+        if logged is None:
+            return budget.kv_available_gib
+        other = budget.activation_gib + budget.non_torch_gib + counted_graphs(self.settings, 1) * budget.cuda_graph_gib
+        return budget.total_gib * self.settings.utilization - logged - other
 
     @property
     def deciding_bytes(self) -> bool:

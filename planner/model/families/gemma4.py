@@ -50,15 +50,18 @@ def build(name: str, task: Task, architecture: str, c: Config) -> Model:
 
 
 def _layer(c: Config, width: int, heads: int, inner: int, kind: Kind) -> Layer:
+    """vLLM's QKVParallelLinear has rows for keys and values in every layer, whether or not they are an earlier layer's,
+    and for values where these are the keys (models/gemma4.py)."""
     dim = c.integer("global_head_dim" if kind.full else "head_dim")
     same = kind.full and c.flag("attention_k_eq_v")
     kv_heads = (
         c.integer("num_global_key_value_heads", "num_key_value_heads") if same else c.integer("num_key_value_heads")
     )
-    projections = gqa(width, heads, kv_heads, dim, no_value=same)
+    projections = gqa(width, heads, kv_heads, dim)
+    unstored = [w for w in projections if w.split == "kv" and (kind.shares or (same and w.module.endswith("v_proj")))]
     wide = 2 if kind.shares and c.flag("use_double_wide_mlp") else 1
     weights = (
-        *(w for w in projections if not (kind.shares and w.split == "kv")),
+        *(w for w in projections if w not in unstored),
         *vector("self_attn.q_norm", dim),
         *(() if kind.shares else vector("self_attn.k_norm", dim)),
         *feed_forward(width, inner * wide),
@@ -68,7 +71,7 @@ def _layer(c: Config, width: int, heads: int, inner: int, kind: Kind) -> Layer:
         *(_experts(c, width) if c.flag("enable_moe_block") else ()),
     )
     window = 0 if kind.full else c.integer("sliding_window")
-    return Layer(weights, () if kind.shares else (Attention(kv_heads, dim, dim, window),))
+    return Layer(weights, () if kind.shares else (Attention(kv_heads, dim, dim, window),), tuple(unstored))
 
 
 def _experts(c: Config, width: int) -> tuple[Weight, ...]:

@@ -50,6 +50,8 @@ VIDEO: tuple[tuple[tuple[str, ...], Literal["always", "at first"]], ...] = (
     (("Qwen2VL", "Qwen2_5_VL", "Qwen2_5Omni", "Glm4v"), "always"),
     (("Qwen3VL", "Qwen3_5"), "at first"),
 )
+LARGEST_IMAGE = 16384  # tokens, from the pixels that the image processors of Qwen's vision models take at most
+QWEN = ("Qwen2VL", "Qwen2_5_VL", "Qwen2_5Omni", "Qwen3VL", "Qwen3_5")
 # Sizes that a text_config may leave out: the defaults of its class in transformers.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -78,7 +80,19 @@ def build(name: str, task: Task, architecture: str, c: Config) -> Model:
         model, architecture=architecture, native_dtype=dtype(c, text), layer_prefix="model.language_model.layers.",
         ropes=_ropes(model, architecture),
         towers=TOWERS[architecture](c, model.hidden_size), whole_towers=_mistral_format(name, architecture),
+        image_tokens=LARGEST_IMAGE if architecture.startswith(QWEN) else 0,
+        deepstack=_deepstack(c) if architecture.startswith("Qwen3VL") else 0,
+        token_buffer=_per_layer_inputs(text) if architecture == "Gemma4ForConditionalGeneration" else 0,
     )  # fmt: skip
+
+
+def _deepstack(c: Config) -> int:
+    return len(_vision(c).integers("deepstack_visual_indexes"))
+
+
+def _per_layer_inputs(text: Config) -> int:
+    """Of all layers: what Gemma 4 keeps of the batch at hand (gemma4_mm.py: per_layer_embeddings)."""
+    return text.integer("num_hidden_layers") * text.integer("hidden_size_per_layer_input", least=0, default=0)
 
 
 def _ropes(model: Model, architecture: str) -> tuple[Rope, ...]:
