@@ -11,9 +11,8 @@ from sim_fleet import HOME, PIPELINE, Sim, errors_of, instance, make_inventory, 
 
 from llmfleet.launch.drain import capacity_left, drain, undrain
 from llmfleet.launch.router_view import router_reload, router_show
-from llmfleet.launch.up import up
 from llmfleet.planner.errors import HealthError, InputError, NodesError, StateError, TransportError
-from llmfleet.planner.plan import Pool, sealed
+from llmfleet.planner.plan import Pool
 
 
 def drained_in_router(sim: Sim) -> set[str]:
@@ -249,26 +248,3 @@ def test_no_instances_have_no_capacity() -> None:
     nothing = replace(instance("chat-h1-0", ("h1",)), capacity_rps=0)
     plan = replace(make_plan({"chat-h1-0": ("h1",)}), instances=(nothing,))
     assert capacity_left(plan, frozenset({"h1"}))[0].share == 0.0
-
-
-def test_the_second_router_hears_of_it(running: Sim) -> None:
-    """It runs on a node that is drained itself, and goes on there."""
-    running.plan = sealed(replace(running.plan, router=replace(running.plan.router, also=("h5",)), hash=""))
-    up(running.fleet)
-    drain(running.fleet, "h5")
-    drain(running.fleet, "h2")
-    node = running.nodes["h5"]
-    hosts = yaml.safe_load(node.files[f"{node.folder.router}/xds/eds/chat.main.yaml"])["resources"][0]["endpoints"][0]
-    out = {h["endpoint"]["hostname"] for h in hosts["lb_endpoints"] if h["health_status"] == "DRAINING"}
-    assert out == {"chat-h2-0"}
-    assert running.living()["h5"] == {"router"}
-    assert not up(running.fleet).changed
-
-
-def test_a_node_with_nothing_but_a_second_router_is_not_drained(sim: Sim) -> None:
-    homes = {name: nodes for name, nodes in HOME.items() if "h5" not in nodes}
-    plan = make_plan(homes)
-    sim.plan = sealed(replace(plan, router=replace(plan.router, also=("h5",)), hash=""))
-    up(sim.fleet)
-    with pytest.raises(StateError, match='"h5" carries a router and no instance'):
-        drain(sim.fleet, "h5")

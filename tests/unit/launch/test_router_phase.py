@@ -13,7 +13,7 @@ from llmfleet.launch.nodes.engine_load import in_flight, router_loads
 from llmfleet.launch.phases import connect, router
 from llmfleet.launch.phases.verify import router_url
 from llmfleet.launch.session import Session, open_session
-from llmfleet.planner.errors import NodesError, TransportError
+from llmfleet.planner.errors import NodesError
 from llmfleet.planner.plan import Plan, RouterPlan
 
 
@@ -78,46 +78,6 @@ def test_the_address_for_clients(session: Session, bind: str, url: str) -> None:
     plan: Plan = replace(make_plan(), router=RouterPlan("head", bind, 8080, 9901))
     session.fleet = replace(session.fleet, plan=plan)
     assert router_url(session) == url
-
-
-# --- a second router --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two(sim: Sim) -> Iterator[Session]:
-    sim.plan = replace(sim.plan, router=replace(sim.plan.router, also=("h5",), address="10.0.0.99"))
-    with open_session(sim.fleet) as made:
-        made.connect(made.fleet.planned_nodes())
-        connect.resolve_addresses(made, made.fleet.planned_nodes())
-        for name in sim.nodes:
-            sim.put_scripts(name)
-        yield made
-
-
-def test_each_router_has_files_and_a_process(sim: Sim, two: Session) -> None:
-    changed = Runner(lambda _: None).phase(1, "router", lambda: router.file_steps(two))
-    assert sorted(c.node for c in changed) == ["h5", "head"]
-    first, second = sim.nodes["head"], sim.nodes["h5"]
-    eds = "xds/eds/chat.main.yaml"
-    assert first.files[f"{first.folder.router}/{eds}"] == second.files[f"{second.folder.router}/{eds}"]
-    assert [p.node for p in router.desired_processes(two)] == ["head", "h5"]
-    assert router_url(two) == "http://10.0.0.99:8080"
-
-
-def test_requests_of_all_routers_are_in_flight(sim: Sim, two: Session) -> None:
-    sim.active["chat-h1-0"] = 2
-    assert in_flight(two, [("h1", "chat-h1-0")]) == {"chat-h1-0": 4}
-    sim.nodes["h5"].pages["/clusters"] = lambda: "nothing of sense"
-    assert in_flight(two, [("h1", "chat-h1-0")]) == {"chat-h1-0": 2}
-
-
-def test_a_router_that_is_away_is_told_and_left_out(sim: Sim, two: Session) -> None:
-    two.lose("h5", TransportError("no route", node="h5"))
-    sim.nodes["h5"].die()
-    router.connect_others(two)
-    (note,) = sim.notes()
-    assert note.startswith("h5: its router keeps the old configuration, `llmfleet router reload` tells it")
-    assert [step.node for step in router.file_steps(two)] == ["head"]
 
 
 @pytest.mark.parametrize("page", ["", "no json", "[]", '{"cluster_statuses": 3}'])
