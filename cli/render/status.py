@@ -113,6 +113,8 @@ def services_table(status: FleetStatus) -> Table:
     table = _table("", "", "", "")
     table.show_header = False
     ray = status.ray
+    if status.routers and status.router.address != status.routers[0].address:  # what routers share
+        table.add_row(Text("clients", "bold"), f"{status.router.address}/v1", "", "")
     for router in status.routers if len(status.routers) > 1 else [status.router]:
         counts = f"{counted(sum(router.requests.values()), 'request')}, {sum(router.active.values())} active"
         table.add_row(

@@ -55,6 +55,18 @@ def test_a_healthy_fleet() -> None:
     ]
 
 
+def test_two_routers_behind_one_address() -> None:
+    second = replace(FINE.router, node="slot-1", address="http://127.0.0.3:8080", requests={}, active={})
+    shared = replace(FINE.router, address="http://10.0.0.9:8080")
+    lines = text(replace(FINE, router=shared, routers=(FINE.router, second))).splitlines()
+    assert "slot-1  127.0.0.3  ready  router, chat-slot-1-0, embed-slot-1-0" in lines
+    assert lines[-4:-1] == [
+        "clients  http://10.0.0.9:8080/v1",
+        "router   http://127.0.0.1:8080/v1  healthy  2 000 requests, 2 active",
+        "router   http://127.0.0.3:8080/v1  healthy  0 requests, 0 active",
+    ]
+
+
 def test_a_narrow_terminal_gets_whole_names_and_no_addresses() -> None:
     lines = text(FINE, width=80).splitlines()
     assert "chat-slot-0-0   healthy        2        0  37 %    50 %   80 % (75 %)" in lines
