@@ -29,6 +29,7 @@ MOST = 1e9  # tokens, requests, requests a second: beyond is a slip of the hand
 
 
 def estimate(
+    model_first: o.ModelFirst = None,
     model: o.ModelName = None,
     gpu: o.GpuName = None,
     gpu_memory_gib: o.GpuMemory = None,
@@ -65,7 +66,7 @@ def estimate(
 
     \b
     Examples:
-      llmfleet estimate --model Qwen/Qwen3-8B --gpu L4                    memory, tokens, speed
+      llmfleet estimate Qwen/Qwen3-8B --gpu L4                            memory, tokens, speed
       llmfleet estimate --model Qwen/Qwen2.5-72B-Instruct --gpu all --tp 4  where would it fit?
       llmfleet estimate --model ./checkpoint --gpu custom --gpu-memory-gib 47.5 --json
       llmfleet estimate --model Qwen/Qwen3-32B --gpu H100 --tp 2 --input-len 4000 --output-len 300 --concurrency 64
@@ -73,8 +74,11 @@ def estimate(
     """
     if list_gpus:
         return _list_gpus(as_json)
+    if model and model_first and model != model_first:
+        raise InputError(f"two models: {model_first} and --model {model}", hint="One estimate is of one model.")
+    model = model or model_first
     if model is None or gpu is None:
-        raise InputError("--model and --gpu are needed", hint="llmfleet estimate --model Qwen/Qwen3-8B --gpu L4")
+        raise InputError("a model and --gpu are needed", hint="llmfleet estimate Qwen/Qwen3-8B --gpu L4")
     shape = Shape(tp, pp, ep, _partition(pp_partition))
     options = EngineOptions(
         version=vllm_version, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype,

@@ -26,6 +26,7 @@ ModelName = Annotated[
         "--model", metavar="ID|FOLDER|FILE", help="A known id, or a folder or file with a config.json or GGUF."
     ),
 ]
+ModelFirst = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The same as --model.", show_default=False)]
 GpuName = Annotated[
     str | None,
     typer.Option(

@@ -146,7 +146,9 @@ def test_encoders_have_no_cache(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--gpu", "L4"), "--model and --gpu are needed"),
+        (("--gpu", "L4"), "a model and --gpu are needed"),
+        (("Qwen/Qwen3-8B",), "a model and --gpu are needed"),
+        (("Qwen/Qwen3-8B", "--model", "Qwen/Qwen3-4B", "--gpu", "L4"), "two models: Qwen/Qwen3-8B and --model Qwen/"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "L5"), "Nearest: L4"),
         (("--model", "Qwen/Qwen3-8b", "--gpu", "L4"), "Qwen/Qwen3-8B"),
         (("--model", "Qwen/Qwen3-8B", "--gpu", "custom"), "--gpu-memory-gib"),
