@@ -74,11 +74,7 @@ def estimate(
     """
     if list_gpus:
         return _list_gpus(as_json)
-    if model and model_first and model != model_first:
-        raise InputError(f"two models: {model_first} and --model {model}", hint="One estimate is of one model.")
-    model = model or model_first
-    if model is None or gpu is None:
-        raise InputError("a model and --gpu are needed", hint="llmfleet estimate Qwen/Qwen3-8B --gpu L4")
+    model, gpu = _asked(model_first, model, gpu)
     shape = Shape(tp, pp, ep, _partition(pp_partition))
     options = EngineOptions(
         version=vllm_version, dtype=dtype, quantization=quantization, kv_cache_dtype=kv_cache_dtype,
@@ -92,6 +88,15 @@ def estimate(
     if gpu == "all":
         return _all_gpus(facts, shape, options, assumed, as_json, of_one=gpu_memory_gib or calibration)
     return _one_gpu(facts, _gpu(gpu, gpu_memory_gib, calibration, facts), shape, options, load, assumed, as_json)
+
+
+def _asked(model_first: str | None, model: str | None, gpu: str | None) -> tuple[str, str]:
+    if model and model_first and model != model_first:
+        raise InputError(f"two models: {model_first} and --model {model}", hint="One estimate is of one model.")
+    model = model or model_first
+    if model is None or gpu is None:
+        raise InputError("a model and --gpu are needed", hint="llmfleet estimate Qwen/Qwen3-8B --gpu L4")
+    return model, gpu
 
 
 def _one_gpu(
