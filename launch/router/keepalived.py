@@ -15,9 +15,10 @@ from llmfleet.planner.plan import Plan
 
 KEEPALIVED_FILE = "keepalived.conf"
 INTERFACE = "eth0"  # where the inventory names none
-# Seconds between two of a master's words; three of them missed, and another takes the address over. A tenth of the
-# default of each, since requests fail in between.
-ADVERT_S, CHECK_S = 0.3, 1
+# Seconds between two of a master's words, by default 1: three of them missed, and another takes the address over, while
+# requests fail. Two checks missed do the same, which a busy moment is not to cause: a router that ended is started
+# again sooner.
+ADVERT_S, CHECK_S = 0.3, 2
 
 
 def keepalived_files(
