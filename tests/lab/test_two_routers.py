@@ -85,9 +85,9 @@ def test_the_head_s_machine_dies_and_clients_go_on(fleet: LabFleet) -> None:
         load.wait_for(10)
         fleet.lab[FIRST].power_cut()
         load.wait_for(20, seconds=180)
-        before = len(load.failed)
+        moved = time.monotonic()  # what a client still waits for from the dead host ends later
         load.wait_for(20, seconds=180)
-        assert len(load.failed) == before, load.summary()
+        assert not [r for r in load.failed if r.started > moved], load.summary()
     assert holder(fleet) == [SECOND]
     seen = fleet.run("status", "--json").json
     assert [(r["node"], r["state"]) for r in seen["routers"]] == [(FIRST, "unreachable"), (SECOND, "healthy")]
