@@ -98,7 +98,7 @@ def non_torch(s: Settings) -> int:
         return int(1.5 * GIB)  # Python, torch and the engine's two processes
     tp, fused = s.shape.tp, _fused_all_reduce(s)
     if tp == 1 and s.gpu.vendor == "ascend":
-        return int(0.03 * GIB)
+        return int(0.03 * GIB)  # of one start-up on a 910B3: no source says so
     if tp == 1:
         alone = 0.25 if s.version >= FLASHINFER_FUSION else 0.13 if s.version >= V1 else 0.1
         return int((alone if s.shape.pp == 1 else 0.07) * GIB)

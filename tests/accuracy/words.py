@@ -67,14 +67,16 @@ after the third one, none of a source that had been looked at before. *Untouched
 
 {fresh}
 
-Mended by mechanism, each read in the source of the release: Qwen3-VL keeps the outputs of its encoder while its
+Mended by mechanism, read in the source of the release but for one figure named below: Qwen3-VL keeps the outputs of its encoder while its
 decoder is profiled, until 0.12 those of a video with its time stamps (2.3 GiB), and three buffers for them beside the
 weights; Gemma 4 keeps inputs of every layer, and rows for keys and values that its checkpoint does not have; since
 0.17 no GPU sorts logits (it was thought to be FlashInfer's doing, so a V100 was given too little); buffers of expert
 layers stay since 0.14 only; Ascend's profiling run ends with the logits, its graphs are not taken off, its tables of
 cosines and sines are there three times. Since 0.20 a model with recurrent layers does not start where CUDA graphs are
-captured for more sequences than there are blocks: estimates say so, plans ask for no more. Seven models were not in
-the catalogue; `dots.ocr` and GLM-5.3-Flash still are not.
+captured for more sequences than there are blocks: estimates say so, plans ask for no more. Six models were not in
+the catalogue; `dots.ocr` and GLM-5.3-Flash still are not. Without a source is what one Ascend card loses beside torch,
+0.03 GiB: it is from the one start-up on a 910B3 here, whose agreement is therefore no evidence. *Now* has more rows
+than *untouched*, those of models that came into the catalogue: only *untouched* says how the model does on new ones.
 Not understood: a block-wise FP8 Qwen3.8-27B on an L40S with 16 sequences has 0.6 GiB less than the estimate, with 256
 it has as much, and its INT4 sibling on an A100 comes out to 0.01 GiB; GB10 again, 4 and 6 GiB. Two cards with a
 Qwen3-VL on H100 take 0.3 GiB more than is known. Not told by the log: whether PyTorch's allocator grows its segments
@@ -84,7 +86,8 @@ peak is not estimated.
 What lies furthest off in the older tables was looked at again with this. Of the V0 start-up of Llama 3 8B on an A100
 with 9.4 GiB of activations the issue says that the requests at once were set high, not how high: some 2000 of them
 would need this much. Checkpoints in GGUF were compared with the catalogue's weights; now the log's own are taken off
-wherever the checkpoint is another. Which layout `gpt-oss` takes on Hopper hangs on whether `triton_kernels` is
+wherever the checkpoint is another. That is another measure and no better model, and a part of what the KV figures of
+the first table gained. Which layout `gpt-oss` takes on Hopper hangs on whether `triton_kernels` is
 installed, which no flag tells (`mxfp4.py:get_mxfp4_backend`). On R9700 cards one build of 0.11 took 2 to 3 GiB
 more for Llama, Qwen3 and `gpt-oss` than the same build with other options and than 0.13, though not for Gemma 3: not
 understood, and not in the estimate.
