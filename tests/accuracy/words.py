@@ -67,16 +67,17 @@ after the third one, none of a source that had been looked at before. *Untouched
 
 {fresh}
 
-Mended by mechanism, read in the source of the release but for one figure named below: Qwen3-VL keeps the outputs of its encoder while its
-decoder is profiled, until 0.12 those of a video with its time stamps (2.3 GiB), and three buffers for them beside the
-weights; Gemma 4 keeps inputs of every layer, and rows for keys and values that its checkpoint does not have; since
-0.17 no GPU sorts logits (it was thought to be FlashInfer's doing, so a V100 was given too little); buffers of expert
-layers stay since 0.14 only; Ascend's profiling run ends with the logits, its graphs are not taken off, its tables of
-cosines and sines are there three times. Since 0.20 a model with recurrent layers does not start where CUDA graphs are
-captured for more sequences than there are blocks: estimates say so, plans ask for no more. Six models were not in
-the catalogue; `dots.ocr` and GLM-5.3-Flash still are not. Without a source is what one Ascend card loses beside torch,
-0.03 GiB: it is from the one start-up on a 910B3 here, whose agreement is therefore no evidence. *Now* has more rows
-than *untouched*, those of models that came into the catalogue: only *untouched* says how the model does on new ones.
+Mended by mechanism, read in the source of the release but for one figure named below: Qwen3-VL keeps the outputs of
+its encoder while its decoder is profiled, until 0.12 those of a video with its time stamps (2.3 GiB), and three
+buffers for them beside the weights; Gemma 4 keeps inputs of every layer, and rows for keys and values that its
+checkpoint does not have; since 0.17 no GPU sorts logits (it was thought to be FlashInfer's doing, so a V100 was given
+too little); buffers of expert layers stay since 0.14 only; Ascend's profiling run ends with the logits, its graphs are
+not taken off, its tables of cosines and sines are there three times. Since 0.20 a model with recurrent layers does not
+start where CUDA graphs are captured for more sequences than there are blocks: estimates say so, plans ask for no more.
+Six models were not in the catalogue; `dots.ocr` and GLM-5.3-Flash still are not. Without a source is what one Ascend
+card loses beside torch, 0.03 GiB: it is from the one start-up on a 910B3 here, whose agreement is therefore no
+evidence. *Now* has more rows than *untouched*, those of models that came into the catalogue: only *untouched* says how
+the model does on new ones.
 Not understood: a block-wise FP8 Qwen3.8-27B on an L40S with 16 sequences has 0.6 GiB less than the estimate, with 256
 it has as much, and its INT4 sibling on an A100 comes out to 0.01 GiB; GB10 again, 4 and 6 GiB. Two cards with a
 Qwen3-VL on H100 take 0.3 GiB more than is known. Not told by the log: whether PyTorch's allocator grows its segments
